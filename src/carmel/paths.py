@@ -5,7 +5,7 @@ Three roots, as systemd's file hierarchy and the XDG base directory specificatio
 ========  ==========================  ======================================  =========================================
 root      as root                     as a user                               holds
 ========  ==========================  ======================================  =========================================
-state     /var/lib/carmel             $XDG_STATE_HOME/carmel                  the store, launch records, datastores, keys
+state     /var/lib/carmel             $XDG_STATE_HOME/carmel                  store, launch records, datastores, keys
 runtime   /run/carmel                 $XDG_RUNTIME_DIR/carmel                 sockets; gone after a reboot
 cache     /var/cache/carmel           $XDG_CACHE_HOME/carmel                  what can be made or fetched again
 ========  ==========================  ======================================  =========================================
