@@ -1,0 +1,1 @@
+"""Where resources live: one protocol, and what stands behind it."""
