@@ -1,0 +1,1 @@
+"""Runs one VM: its command line (pure), QMP, process, firmware, console."""

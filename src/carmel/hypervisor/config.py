@@ -1,0 +1,98 @@
+"""What QEMU is to be started with, as values: everything looked up, nothing left to decide but QEMU's own words.
+
+The controller of VirtualMachines makes a ``MachineConfig`` out of resources; ``commandline`` turns it into arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from carmel.resources.virtualmachine import DiskBus
+
+
+class Accelerator(StrEnum):
+    KVM = "kvm"
+    HVF = "hvf"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True, slots=True)
+class CpuConfig:
+    """vCPUs: ``count`` is the product of the rest. ``model`` ``None``: what the accelerator does best."""
+
+    count: int
+    sockets: int
+    clusters: int
+    cores: int
+    threads: int
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UefiFirmware:
+    """UEFI with ACPI. The variables lie in ``MachinePaths.nvram`` and survive."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFirmware:
+    """A kernel started directly, with a device tree."""
+
+    kernel: Path
+    initrd: Path | None
+    command_line: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskConfig:
+    """One disk. ``serial`` is what the guest sees in /dev/disk/by-id."""
+
+    name: str
+    bus: DiskBus
+    path: Path
+    format: Literal["qcow2", "raw"]
+    serial: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Helper:
+    """A process that a VM needs beside QEMU (passt). Started before it, belongs to its unit, ends with it.
+
+    It is ready when ``socket`` can be connected to.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    socket: Path
+
+
+@dataclass(frozen=True, slots=True)
+class NicConfig:
+    """One NIC. ``netdev`` are the options of ``-netdev`` without ``id`` (``{"type": "user", ...}``)."""
+
+    name: str
+    mac: str
+    netdev: Mapping[str, object]
+    helper: Helper | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineConfig:
+    """One VM."""
+
+    uid: str
+    name: str
+    namespace: str
+    bios_uuid: str
+    cpu: CpuConfig
+    memory_bytes: int
+    firmware: UefiFirmware | KernelFirmware
+    disks: tuple[DiskConfig, ...] = ()
+    cdroms: tuple[Path, ...] = ()
+    """Read-only ISO images (the cloud-init seed)."""
+    nics: tuple[NicConfig, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)

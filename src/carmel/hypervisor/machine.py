@@ -1,0 +1,154 @@
+"""The face of this room: a ``Hypervisor`` that starts and finds VMs, and a ``Machine`` for each that runs.
+
+``qemu`` holds the real ones. The controller of VirtualMachines knows only these protocols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from carmel.hypervisor.config import Accelerator, MachineConfig
+from carmel.resources.virtualmachine import GuestStatus, Termination
+
+
+class MachineState(StrEnum):
+    """What QEMU is doing. ``ENDED``: there is no process any more, or one that only waits to be collected.
+
+    ``SHUTDOWN`` and ``PANICKED``: the guest came to its end and QEMU was told to wait (``-action``), so that a
+    daemon that was away can still ask.
+    """
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTDOWN = "shutdown"
+    PANICKED = "panicked"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One start of one VM, as its launch record has it."""
+
+    launch_id: str
+    uid: str
+    pid: int
+    machine_type: str
+    accelerator: Accelerator
+    cpu_model: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MachineChange:
+    """Something about a VM changed: look at it again."""
+
+    uid: str
+    what: str
+
+
+class ConsoleStream(Protocol):
+    """Bytes to and from a serial console. Whoever does not read is dropped; the guest never waits."""
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end."""
+        ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Machine(Protocol):
+    """One VM that was launched, now or by an earlier daemon."""
+
+    @property
+    def launch(self) -> Launch: ...
+
+    @property
+    def state(self) -> MachineState: ...
+
+    async def resume(self) -> None:
+        """Let the vCPUs run (``cont``)."""
+        ...
+
+    async def pause(self) -> None: ...
+
+    async def request_shutdown(self) -> None:
+        """Press the power button. The guest may take its time, or ignore it."""
+        ...
+
+    async def reset(self) -> None:
+        """A hard reset without ending the process."""
+        ...
+
+    async def kill(self, reason: str) -> Termination:
+        """Power off: QEMU and its helpers are gone when this returns, and the record with them."""
+        ...
+
+    async def suspend(self) -> None:
+        """Save memory and devices to ``MachinePaths.saved_state`` (all or nothing), then end.
+
+        Raises ``Refused`` (code ``NonMigratableDevice``) when QEMU cannot save a device; the VM then runs on.
+        """
+        ...
+
+    async def collect(self) -> Termination:
+        """How it ended; removes what the run left (record, sockets, helpers). Only for a VM that came to its end."""
+        ...
+
+    async def migration_blockers(self) -> Sequence[str]:
+        """Why QEMU could not move this VM live, in its words. Empty: it could."""
+        ...
+
+    async def guest(self) -> GuestStatus | None:
+        """What the guest agent says, ``None`` when there is none that answers."""
+        ...
+
+    async def guest_addresses(self) -> dict[str, list[str]]:
+        """MAC address to IP addresses, from the guest agent; empty without one."""
+        ...
+
+
+class Hypervisor(Protocol):
+    """Starts VMs and finds those that run."""
+
+    async def launch(self, config: MachineConfig, *, paused: bool = False, restore: bool = False) -> Machine:
+        """Start a VM; with ``restore`` from its saved state, which is removed once it runs.
+
+        All or nothing. Raises ``Refused`` (``PortInUse``, ``NoAccelerator``, ``QEMUTooOld``, ``MachineRunning``...),
+        ``Unavailable``, or what QEMU said before it ended (``QEMUFailed``).
+        """
+        ...
+
+    async def adopt(self) -> Sequence[Machine]:
+        """Every VM with a launch record, running or ended: called once when the daemon starts.
+
+        Processes that belong to no valid record are ended; sockets without a process removed.
+        """
+        ...
+
+    def machine(self, uid: str) -> Machine | None: ...
+
+    def changes(self) -> AbstractAsyncContextManager[AsyncIterator[MachineChange]]:
+        """Tells every change of state of every VM from now on."""
+        ...
+
+    async def open_console(self, uid: str) -> ConsoleStream: ...
+
+    def serial_log(self, uid: str) -> Sequence[Path]:
+        """The log's files, oldest first; together they have a bounded size."""
+        ...
+
+    async def forget(self, uid: str) -> None:
+        """Remove all of a VM's files: it was deleted. It must not run."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of all VMs; they run on."""
+        ...

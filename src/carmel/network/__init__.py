@@ -1,0 +1,1 @@
+"""Switches, ports and their providers. Here: ``user``, a private network a VM behind the host's own address."""

@@ -1,0 +1,1 @@
+"""Datastores, volumes and images; formats in and out."""
