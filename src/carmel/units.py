@@ -15,7 +15,7 @@ MIB = 1024**2
 GIB = 1024**3
 TIB = 1024**4
 
-_QUANTITY = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,9})?)(?P<suffix>[KMGTPE]i|[kMGTPE])?")
+_QUANTITY = re.compile(r"(?P<number>[0-9]{1,19}(?:\.[0-9]{1,9})?)(?P<suffix>[KMGTPE]i|[kMGTPE])?")
 _FACTORS = {
     "": 1,
     **{f"{letter}i": 1024**power for power, letter in enumerate("KMGTPE", start=1)},
