@@ -7,6 +7,7 @@ server-side apply know of it.
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import cache
 from typing import Any
 
@@ -95,7 +96,7 @@ def _default_of(info: FieldInfo) -> Any:
     value = info.get_default(call_default_factory=True, validated_data={})
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-    return value
+    return value.value if isinstance(value, Enum) else value
 
 
 def _model_of(info: FieldInfo) -> type[BaseModel] | None:
