@@ -1,0 +1,150 @@
+"""The ``micro`` image: Debian's cloud kernel and an initramfs of busybox, the virtio drivers and the guest agent.
+
+The guest prints ``carmel micro: ready nonce=N boot-id=B address=A`` on its console once its network is up (``N`` is
+the value of ``carmel.nonce=`` on the kernel's command line; ``-`` where there is none), then gives a root shell
+there. It turns itself off when the power button is pressed, booted by UEFI and ACPI or directly with a device tree.
+``carmel.mount=vda`` mounts that disk on /mnt, ``carmel.hostname=`` names the guest.
+
+QEMU's guest agent and its libraries are 5.8 of the initramfs' 8.9 MB (2.3 of 3.7 MB compressed) and were measured to
+cost 0.15 to 0.2 s of a boot that takes 2.2 s (emulated, 1 vCPU): worth it, as a host learns the guest's addresses
+from nobody else. It is started only where the machine has the agent's channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+
+from carmel.errors import InternalError
+from carmel.run import Command
+from carmel.storage.build.context import KernelBundle, Workshop
+from carmel.storage.build.cpio import Entry, archive
+from carmel.storage.build.elf import needed_libraries
+from carmel.storage.build.modules import Module, ModuleTree
+from carmel.storage.build.recipe import Recipe
+
+# panic=-1: reboot at once, or a panic would hang the guest until somebody looks.
+COMMAND_LINE = "console=ttyAMA0 panic=-1"
+_REQUIRED_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "evdev")
+_OPTIONAL_MODULES = ("nvme", "virtio_scsi", "sd_mod", "gpio_keys", "virtio_balloon")
+_KEPT_PACKAGES = (
+    r"busybox-static|linux-image-.*|qemu-guest-agent|"
+    r"libc6|libgcc-s1|libcap2|libglib2\.0-0(t64)?|libnuma1|libpcre2-8-0|libudev1|liburing2|zlib1g|libatomic1"
+)
+_DIRECTORIES = ("dev", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin")
+_GUEST_AGENT = "usr/sbin/qemu-ga"
+# Where each of our files in micro_guest/ goes; all are scripts.
+_SCRIPTS = {
+    "agent": "etc/agent",
+    "init": "init",
+    "power-button": "etc/power-button",
+    # acpid(8): the file that it runs for this event of a power button.
+    "power-off": "etc/acpi/PWRF/00000080",
+    "profile": "etc/profile",
+    "rc": "etc/rc",
+    "shutdown": "sbin/shutdown",
+    "stop": "etc/stop",
+    "udhcpc": "etc/udhcpc",
+}
+
+
+def micro_recipe(
+    name: str = "micro",
+    summary: str = "a kernel and busybox: boots in seconds, for tests and first impressions",
+    *,
+    modules: Sequence[str] = (),
+    files: Sequence[Entry] = (),
+) -> Recipe:
+    """The recipe, with more kernel modules (loaded at boot, in order) and files than ``micro`` itself has."""
+
+    async def make(workshop: Workshop) -> KernelBundle:
+        return await _make(workshop, modules, files)
+
+    def inputs() -> bytes:
+        return repr((COMMAND_LINE, tuple(modules))).encode() + archive([*_scripts(), *files])
+
+    return Recipe(
+        name=name,
+        summary=summary,
+        kind="Kernel",
+        version=1,
+        packages=("linux-image-cloud-arm64", "busybox-static", "qemu-guest-agent"),
+        keep=_KEPT_PACKAGES,
+        programs=(),
+        inputs=inputs,
+        make=make,
+    )
+
+
+async def _make(workshop: Workshop, modules: Sequence[str], files: Sequence[Entry]) -> KernelBundle:
+    context = workshop.context
+    context.progress(60, "unpacking packages")
+    root = workshop.directory / "root"
+    root.mkdir()
+    for package in sorted(workshop.archives.glob("*.deb")):
+        await context.runner.run(Command(["dpkg-deb", "--extract", package, root]))
+    kernel = _only(root.glob("boot/vmlinuz-*"), "kernel")
+    tree = ModuleTree(_only(root.glob("**/lib/modules/*"), "directory of kernel modules"), context.runner)
+    loaded = await tree.load_order([*_REQUIRED_MODULES, *modules], optional=_OPTIONAL_MODULES)
+    context.progress(85, "writing the initramfs")
+    initrd = workshop.directory / "initrd"
+    await asyncio.to_thread(_write_initramfs, initrd, root, loaded, files)
+    return KernelBundle(kernel.rename(workshop.directory / "kernel"), initrd, COMMAND_LINE)
+
+
+def _write_initramfs(initrd: Path, root: Path, modules: Sequence[Module], files: Iterable[Entry]) -> None:
+    entries = [
+        *_base(root),
+        *_scripts(),
+        *_guest_agent(root),
+        *(Entry.file(f"lib/modules/{module.file_name}", module.data) for module in modules),
+        Entry.file("etc/modules", "".join(f"{module.file_name}\n" for module in modules).encode()),
+        *files,
+    ]
+    initrd.write_bytes(gzip.compress(archive(entries), 6, mtime=0))
+
+
+def _base(root: Path) -> Iterator[Entry]:
+    busybox = _only(root.glob("**/bin/busybox"), "busybox")
+    yield Entry.file("bin/busybox", busybox.read_bytes(), executable=True)
+    yield Entry.symlink("bin/sh", "busybox")
+    # The kernel opens it for /init, before anything is mounted.
+    yield Entry.character_device("dev/console", 5, 1)
+    yield Entry.file("etc/passwd", b"root::0:0:root:/root:/bin/sh\n")
+    yield Entry.file("etc/group", b"root:x:0:\n")
+    for path in _DIRECTORIES:
+        yield Entry.directory(path)
+
+
+def _scripts() -> Iterator[Entry]:
+    guest = resources.files("carmel.storage.build") / "micro_guest"
+    for name, path in _SCRIPTS.items():
+        yield Entry.file(path, (guest / name).read_bytes(), executable=True)
+
+
+def _guest_agent(root: Path) -> Iterator[Entry]:
+    """The agent, and the libraries it needs directly or through others."""
+    program = (root / _GUEST_AGENT).read_bytes()
+    yield Entry.file(_GUEST_AGENT, program, executable=True)
+    waiting, seen = needed_libraries(program), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        found = sorted(root.glob(f"**/{name}"))
+        if not found:
+            raise InternalError(f"the guest agent needs {name}, which no package of the recipe holds")
+        library = found[0].read_bytes()
+        yield Entry.file(f"lib/{name}", library, executable=True)
+        waiting += needed_libraries(library)
+
+
+def _only(paths: Iterable[Path], what: str) -> Path:
+    found = sorted(paths)
+    if not found:
+        raise InternalError(f"the packages hold no {what}")
+    return found[-1]
