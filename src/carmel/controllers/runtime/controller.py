@@ -1,0 +1,176 @@
+"""One controller: keys come from watches, passes go over them, failures come again or are shown.
+
+A controller is level-triggered: a key says that something about an object may have changed, never what. A pass
+looks at everything afresh, moves the world one step towards the spec and says when to look again at the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+
+from carmel.controllers.runtime.backoff import Backoff, Failures
+from carmel.controllers.runtime.clock import Clock, Timer
+from carmel.controllers.runtime.informer import Change, Informer
+from carmel.controllers.runtime.keys import Key
+from carmel.controllers.runtime.metrics import ControllerMetrics
+from carmel.controllers.runtime.queue import QueueClosed, WorkQueue
+from carmel.errors import CarmelError, Conflict, InternalError
+from carmel.resources.base import JsonObject
+from carmel.resources.kinds import Kind
+
+_log = logging.getLogger(__name__)
+
+Reconcile = Callable[[Key], Awaitable[float | None]]
+"""One pass. Answers in how many seconds to look again, or ``None``: when something changes."""
+
+OnFailure = Callable[[Key, CarmelError, int], Awaitable[None]]
+"""Told of failures that are worth showing: key, error, how many in a row."""
+
+SHOWN_AFTER = 3
+"""A temporary failure is shown from this many in a row on: before, it most likely passes unnoticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Another kind whose changes concern this controller's objects: ``keys`` says which."""
+
+    kind: Kind
+    keys: Callable[[JsonObject], Iterable[Key]]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSpec:
+    """What a controller is. ``workers`` is how many keys are worked on at a time, each by one worker.
+
+    ``resync_seconds``: all keys come again that often, whatever happened (0: never). ``accepts`` is asked for
+    each state of an object of ``kind``: what it refuses is not this controller's business.
+    """
+
+    name: str
+    kind: Kind
+    reconcile: Reconcile
+    watches: tuple[Watch, ...] = ()
+    accepts: Callable[[JsonObject], bool] | None = None
+    workers: int = 4
+    resync_seconds: float = 1800.0
+    backoff: Backoff = field(default_factory=Backoff)
+    on_failure: OnFailure | None = None
+
+
+class Controller:
+    """Runs a ``ControllerSpec``."""
+
+    def __init__(self, spec: ControllerSpec, informers: Callable[[Kind], Informer], clock: Clock, rng: random.Random):
+        self.spec = spec
+        self.metrics = ControllerMetrics(spec.name)
+        self._clock = clock
+        self._rng = rng
+        self._queue: WorkQueue[Key] = WorkQueue(clock)
+        self._failures: Failures[Key] = Failures(spec.backoff, rng)
+        self._workers: list[asyncio.Task[None]] = []
+        self._resync_timer: Timer | None = None
+        self._primary = informers(spec.kind)
+        self._primary.listen(self._on_primary)
+        for watch in spec.watches:
+            informers(watch.kind).listen(functools.partial(self._on_other, watch.keys))
+
+    def enqueue(self, key: Key) -> None:
+        """Something outside the store happened: look at ``key``."""
+        self._queue.add(key)
+
+    def start(self) -> None:
+        self._workers = [
+            asyncio.create_task(self._work(), name=f"{self.spec.name} worker {number}")
+            for number in range(self.spec.workers)
+        ]
+        self._schedule_resync()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """No new pass begins; those in flight may end within ``grace_seconds`` and are then cancelled."""
+        self._queue.close()
+        if self._resync_timer is not None:
+            self._resync_timer.cancel()
+        if not self._workers:
+            return
+        _, late = await asyncio.wait(self._workers, timeout=grace_seconds)
+        for task in late:
+            task.cancel()
+        for task in self._workers:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._workers = []
+
+    # -- where keys come from -----------------------------------------------------------------------------------
+    def _on_primary(self, change: Change) -> None:
+        accepts = self.spec.accepts
+        if accepts is None or any(accepts(state) for state in change.states):
+            self._queue.add(change.key)
+
+    def _on_other(self, keys: Callable[[JsonObject], Iterable[Key]], change: Change) -> None:
+        for state in change.states:
+            for key in keys(state):
+                self._queue.add(key)
+
+    def _schedule_resync(self) -> None:
+        if self.spec.resync_seconds > 0:
+            # Jitter, so that the controllers of a small host do not all work at the same moment.
+            seconds = self.spec.resync_seconds * (0.9 + 0.2 * self._rng.random())
+            self._resync_timer = self._clock.call_later(seconds, self._resync)
+
+    def _resync(self) -> None:
+        for stored in self._primary:
+            self._on_primary(Change(None, stored))
+        self._schedule_resync()
+
+    # -- what is done with them ---------------------------------------------------------------------------------
+    async def _work(self) -> None:
+        with contextlib.suppress(QueueClosed):
+            while True:
+                key = await self._queue.get()
+                try:
+                    await self._pass(key)
+                finally:
+                    self._queue.done(key)
+                    self.metrics.queue_length = len(self._queue)
+
+    async def _pass(self, key: Key) -> None:
+        began = self._clock.monotonic()
+        error: CarmelError | None = None
+        again: float | None = None
+        try:
+            again = await self.spec.reconcile(key)
+        except CarmelError as raised:
+            error = raised
+        except Exception as raised:  # noqa: BLE001 - a bug in one pass must not end the worker
+            _log.exception("%s %s: a pass failed", self.spec.name, key)
+            error = InternalError(f"{type(raised).__name__}: {raised}", retryable=True)
+        self.metrics.observe(self._clock.monotonic() - began, failed=error is not None)
+        if error is not None:
+            await self._failed(key, error)
+            return
+        self._failures.forget(key)
+        if again is not None:
+            self._queue.add_after(key, again)
+
+    async def _failed(self, key: Key, error: CarmelError) -> None:
+        delay = self._failures.add(key)
+        count = self._failures.count(key)
+        temporary = error.retryable or isinstance(error, Conflict)
+        if temporary:
+            self._queue.add_after(key, delay)
+        if temporary and count < SHOWN_AFTER:
+            _log.debug("%s %s: %s (again in %.1f s)", self.spec.name, key, error, delay)
+            return
+        _log.warning("%s %s: %s", self.spec.name, key, error)
+        if self.spec.on_failure is not None:
+            try:
+                await self.spec.on_failure(key, error, count)
+            except CarmelError as second:
+                _log.warning("%s %s: the failure could not be shown: %s", self.spec.name, key, second)
+                self._queue.add_after(key, delay)
