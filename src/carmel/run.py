@@ -145,16 +145,17 @@ class SystemRunner:
         collected = _Collected(command.limits.output_bytes, on_line)
         try:
             async with asyncio.timeout(command.limits.seconds):
-                await asyncio.gather(
-                    collected.drain(process.stdout, collected.stdout),
-                    collected.drain(process.stderr, collected.stderr),
-                    _feed(process.stdin, command.stdin),
-                )
+                async with asyncio.TaskGroup() as pipes:
+                    pipes.create_task(collected.drain(process.stdout, collected.stdout))
+                    pipes.create_task(collected.drain(process.stderr, collected.stderr))
+                    pipes.create_task(_feed(process.stdin, command.stdin))
                 status = await process.wait()
         except TimeoutError as exc:
             raise TimedOut(
                 f"{command.program} did not end within {command.limits.seconds:g} s", code="ProgramTimedOut"
             ) from exc
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
         finally:
             await _end_group(process)
         result = Result(status, bytes(collected.stdout), bytes(collected.stderr))
@@ -225,5 +226,8 @@ async def _end_group(process: asyncio.subprocess.Process) -> None:
     """Leave nothing of the program's session behind, whatever way we leave."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+    # Before waiting: asyncio tells of a process's end only after its pipes are closed, and a full pipe that nobody
+    # reads, or one held by a grandchild in a session of its own, would stay open. There is no public way to let go.
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
     if process.returncode is None:
         await asyncio.shield(process.wait())
