@@ -124,13 +124,13 @@ class _View:
     def objects(self, wanted: Sequence[Target]) -> None:
         if len(wanted) == 1 and wanted[0].name:
             kind = wanted[0].kind
-            print_object(self._client.get(kind, self._session.namespace_of(kind), wanted[0].name), self._output)
+            print_object(self._client.get(kind, wanted[0].namespace, wanted[0].name), self._output)
             return
         found: list[JsonObject] = []
         version = ""
         for one in wanted:
             if one.name:
-                found.append(self._client.get(one.kind, self._session.namespace_of(one.kind), one.name))
+                found.append(self._client.get(one.kind, one.namespace, one.name))
             else:
                 listed = self._client.list(one.kind, self._select(one.kind))
                 version = metadata(listed, "resourceVersion")
@@ -142,7 +142,7 @@ class _View:
     def watch(self, wanted: Target) -> None:
         printer = self._printer(wanted.kind)
         if wanted.name:
-            self._client.get(wanted.kind, self._session.namespace_of(wanted.kind), wanted.name)
+            self._client.get(wanted.kind, wanted.namespace, wanted.name)
         while True:
             try:
                 self._watch_once(wanted, printer)
@@ -151,7 +151,7 @@ class _View:
 
     def _watch_once(self, wanted: Target, printer: TablePrinter) -> None:
         kind = wanted.kind
-        selection = by_name(self._session.namespace_of(kind), wanted.name) if wanted.name else self._select(kind)
+        selection = by_name(wanted.namespace, wanted.name) if wanted.name else self._select(kind)
         if self._output.is_table:
             table = self._client.table(kind, selection)
             printer.print(table)

@@ -18,7 +18,8 @@ _PART = re.compile(
       | \[(?P<index>-?\d+)\]
       | \[(?P<all>\*)\]
       | \['(?P<quoted>[^']*)'\]
-      | \[\?\(@(?P<left>(?:\.[\w/-]+)+)\s*(?P<operator>==|!=)\s*(?:"(?P<text>[^"]*)"|'(?P<text2>[^']*)'|(?P<bare>[\w.-]+))\)\]
+      | \[\?\(@(?P<left>(?:\.[\w/-]+)+)\s*(?P<operator>==|!=)\s*
+            (?:"(?P<text>[^"]*)"|'(?P<text2>[^']*)'|(?P<bare>[\w.-]+))\)\]
     """,
     re.VERBOSE,
 )

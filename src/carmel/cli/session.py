@@ -13,6 +13,7 @@ from carmel.cli.complete import complete_contexts, complete_namespaces
 from carmel.client.api import Client, Selection
 from carmel.client.contexts import choose_context
 from carmel.client.discovery import ResourceType
+from carmel.client.objects import JsonObject, metadata
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +26,10 @@ class Session:
     def namespace_of(self, kind: ResourceType) -> str | None:
         """The namespace for one object of this kind; ``None`` for kinds of the whole cluster."""
         return self.namespace if kind.namespaced else None
+
+    def namespace_for(self, kind: ResourceType, manifest: JsonObject) -> str | None:
+        """The manifest's own namespace where it names one."""
+        return (metadata(manifest, "namespace") or self.namespace) if kind.namespaced else None
 
     def select(self, kind: ResourceType, *, labels: str = "", fields: str = "", everywhere: bool = False) -> Selection:
         return Selection(None if everywhere else self.namespace_of(kind), labels, fields)

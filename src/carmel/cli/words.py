@@ -13,10 +13,11 @@ from carmel.client.discovery import ResourceType
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One object by its name, or with ``name`` ``None`` the whole kind."""
+    """One object by its name, or with ``name`` ``None`` the whole kind. ``namespace`` is where it is looked for."""
 
     kind: ResourceType
     name: str | None
+    namespace: str | None
 
 
 def targets(session: Session, words: Sequence[str]) -> list[Target]:
@@ -28,8 +29,8 @@ def targets(session: Session, words: Sequence[str]) -> list[Target]:
     kinds = _kinds(session, words[0])
     names = words[1:]
     if not names:
-        return [Target(kind, None) for kind in kinds]
-    return [Target(kind, name) for kind in kinds for name in names]
+        return [Target(kind, None, session.namespace_of(kind)) for kind in kinds]
+    return [Target(kind, name, session.namespace_of(kind)) for kind in kinds for name in names]
 
 
 def named_targets(session: Session, words: Sequence[str]) -> list[Target]:
@@ -52,7 +53,8 @@ def _slashed(session: Session, word: str) -> Target:
     kind, slash, name = word.partition("/")
     if not slash or not kind or not name:
         raise click.UsageError(f"{word!r}: write all as KIND/NAME, or KIND NAME...")
-    return Target(session.client.kind(kind), name)
+    found = session.client.kind(kind)
+    return Target(found, name, session.namespace_of(found))
 
 
 def _kinds(session: Session, word: str) -> list[ResourceType]:
