@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import click
 
 from carmel.cli.complete import complete_words
+from carmel.cli.keys import known_hosts_directory
 from carmel.cli.manifests import read_manifests
 from carmel.cli.output import told
 from carmel.cli.session import Session, with_session
@@ -112,6 +114,9 @@ def delete_one(
     except NotFound:
         if not ignore_not_found:
             raise
+    if kind.kind == "VirtualMachine":
+        with contextlib.suppress(OSError):
+            (known_hosts_directory() / metadata(obj, "uid")).unlink()
     if seconds is not None:
         uid = metadata(obj, "uid")
         gone = Goal("deleted", lambda now: now is None or metadata(now, "uid") != uid)

@@ -17,6 +17,11 @@ def own_key() -> Path:
     return config_directory() / "id_ed25519"
 
 
+def known_hosts_directory() -> Path:
+    """Host keys of VMs, a file named by each one's uid."""
+    return config_directory() / "known_hosts.d"
+
+
 def public_key(file: str | None) -> str:
     """One line for ``sshAuthorizedKeys``: of ``file`` (a public key, or a private one with its .pub beside it), or the
     user's own, which is made if there is none. Raises ``Refused``.

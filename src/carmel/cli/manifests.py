@@ -64,14 +64,26 @@ def to_yaml(value: Any) -> str:
     return text
 
 
-def parse_documents(text: str, origin: str) -> list[JsonObject]:
-    """All objects in a text; the items of Lists one by one. Raises ``Invalid`` with the place."""
+def parse_value(text: str, origin: str) -> Any:
+    """One value. Raises ``Invalid`` with the place."""
+    documents = _loaded(text, origin)
+    if len(documents) != 1:
+        raise Invalid(f"{origin} is not one document", code="ManifestUnreadable")
+    return documents[0]
+
+
+def _loaded(text: str, origin: str) -> list[Any]:
     try:
-        documents = list(yaml.load_all(text, Loader=_Loader))
+        return list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as exc:
         raise Invalid(f"{origin} cannot be read: {_place(exc)}", code="ManifestUnreadable") from exc
-    except RecursionError as exc:
-        raise Invalid(f"{origin} is nested too deeply", code="ManifestUnreadable") from exc
+    except (RecursionError, ValueError) as exc:
+        raise Invalid(f"{origin} cannot be read: {type(exc).__name__}", code="ManifestUnreadable") from exc
+
+
+def parse_documents(text: str, origin: str) -> list[JsonObject]:
+    """All objects in a text; the items of Lists one by one. Raises ``Invalid`` with the place."""
+    documents = _loaded(text, origin)
     found: list[JsonObject] = []
     for document in documents:
         if document is None:

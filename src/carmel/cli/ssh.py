@@ -8,10 +8,9 @@ from pathlib import Path
 import click
 
 from carmel.cli.complete import complete_vms
-from carmel.cli.keys import own_key
+from carmel.cli.keys import known_hosts_directory, own_key
 from carmel.cli.power import VM_KIND
 from carmel.cli.session import Session, with_session
-from carmel.client.contexts import config_directory
 from carmel.client.endpoint import HttpsEndpoint
 from carmel.client.objects import JsonObject, dig, metadata
 from carmel.errors import Refused
@@ -39,7 +38,7 @@ def ssh(session: Session, *, target: str, command: tuple[str, ...], identity: st
     user = user or str(dig(vm, "metadata", "annotations", USER_ANNOTATION) or "root")
     argv = [
         *("ssh", "-p", str(port), "-l", user, "-o", "StrictHostKeyChecking=accept-new"),
-        *("-o", f"UserKnownHostsFile={_known_hosts(vm)}", "-o", f"HostKeyAlias={name}"),
+        *("-o", f'UserKnownHostsFile="{_known_hosts(vm)}"', "-o", f"HostKeyAlias={name}"),
         *_identity(identity),
         *("--", host, *command),
     ]
@@ -75,7 +74,7 @@ def _reachable(address: str, session: Session) -> str:
 
 def _known_hosts(vm: JsonObject) -> Path:
     """A file for this very VM: one that is made anew under the same name has a key of its own, rightly."""
-    directory = config_directory() / "known_hosts.d"
+    directory = known_hosts_directory()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
