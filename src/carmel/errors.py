@@ -61,6 +61,25 @@ class CarmelError(Exception):
         }
 
 
+class WithCauses(CarmelError):
+    """An error that several fields have a part in: each cause names its field."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        causes: Iterable[Cause] = (),
+        code: str | None = None,
+        hint: str | None = None,
+        field: str | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        self.causes = tuple(causes)
+        if field is None and self.causes:
+            field = self.causes[0].field
+        super().__init__(message, code=code, hint=hint, field=field, retryable=retryable)
+
+
 class InternalError(CarmelError):
     """A bug of ours, or a state that should not be."""
 
@@ -119,8 +138,8 @@ class AlreadyExists(CarmelError):
     exit_status = 4
 
 
-class Conflict(CarmelError):
-    """Somebody else changed it since, owns the field, or it is in use."""
+class Conflict(WithCauses):
+    """Somebody else changed it since, owns the field (a cause each), or it is in use."""
 
     http_status = 409
     reason = "Conflict"
@@ -155,28 +174,13 @@ class UnsupportedMediaType(CarmelError):
     exit_status = 5
 
 
-class Invalid(CarmelError):
+class Invalid(WithCauses):
     """The object reads well but its values cannot be: each cause names its field."""
 
     http_status = 422
     reason = "Invalid"
     vim_fault = "InvalidArgument"
     exit_status = 5
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        causes: Iterable[Cause] = (),
-        code: str | None = None,
-        hint: str | None = None,
-        field: str | None = None,
-        retryable: bool | None = None,
-    ) -> None:
-        self.causes = tuple(causes)
-        if field is None and self.causes:
-            field = self.causes[0].field
-        super().__init__(message, code=code, hint=hint, field=field, retryable=retryable)
 
 
 class Refused(CarmelError):

@@ -22,8 +22,9 @@ from carmel.resources.kinds import Kind
 from carmel.resources.registry import KINDS
 from carmel.resources.selectors import Selector
 from carmel.store import tokens, writing
-from carmel.store.database import Database
+from carmel.store.database import Contents, Database
 from carmel.store.memory import HISTORY, Memory, Table
+from carmel.store.migrations import STEPS, Steps
 from carmel.store.protocol import Page, PatchType, Preconditions, Stored, WatchEvent, WriteOptions
 from carmel.store.watch import Scope, Watch
 from carmel.store.writing import Outcome, View, Write
@@ -51,6 +52,7 @@ class SqliteStore:
         *,
         history: int = HISTORY,
         bookmark_seconds: float = BOOKMARK_SECONDS,
+        steps: Steps = STEPS,
     ) -> SqliteStore:
         """Open the database at ``path``, or make it. ``history`` is how many changes of a kind a watch can go back.
 
@@ -59,8 +61,7 @@ class SqliteStore:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="carmel-store")
         loop = asyncio.get_running_loop()
         try:
-            database = await loop.run_in_executor(thread, Database, path, kinds)
-            contents = await loop.run_in_executor(thread, database.load)
+            database, contents = await loop.run_in_executor(thread, _open, path, kinds, steps)
         except BaseException:
             thread.shutdown(wait=False)
             raise
@@ -258,6 +259,15 @@ class SqliteStore:
             watcher.close()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
         self._thread.shutdown()
+
+
+def _open(path: Path, kinds: Sequence[Kind], steps: Steps) -> tuple[Database, Contents]:
+    database = Database(path, kinds, steps)
+    try:
+        return database, database.load()
+    except BaseException:
+        database.close()
+        raise
 
 
 def _planned(view: View, write: Write, database: Database | None = None) -> Outcome | Exception:

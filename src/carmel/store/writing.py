@@ -8,7 +8,7 @@ from datetime import datetime
 
 import orjson
 
-from carmel.errors import AlreadyExists, BadRequest, Cause, Forbidden, NotFound, TooLarge
+from carmel.errors import AlreadyExists, BadRequest, Cause, Conflict, Forbidden, NotFound, TooLarge
 from carmel.resources import admission, core, schema
 from carmel.resources.base import JsonObject
 from carmel.resources.core import NAMESPACE, SECRET
@@ -16,7 +16,11 @@ from carmel.resources.kinds import Kind
 from carmel.store import lifecycle
 from carmel.store.lifecycle import invalid, metadata_of, text_at
 from carmel.store.memory import Change, Key, Memory
-from carmel.store.merge import patched
+from carmel.store.merge import managers as ownership
+from carmel.store.merge.apply import Application, applier, apply
+from carmel.store.merge.managers import UPDATE, Manager, Owned
+from carmel.store.merge.patch import configuration, patched
+from carmel.store.merge.typed import known
 from carmel.store.protocol import EventType, FieldValidation, PatchType, Preconditions, Stored, WriteOptions
 
 _NAME_ATTEMPTS = 8
@@ -91,7 +95,10 @@ def create(view: View, kind: Kind, body: JsonObject, options: WriteOptions) -> O
     _name(view, kind, metadata)
     if view.find(kind, metadata.get("namespace"), metadata["name"]) is not None:
         raise AlreadyExists(f'{kind.resource} "{metadata["name"]}" already exists')
-    new = _admitted(kind, lifecycle.born(kind, body, view.now), None, options)
+    _check_fields(kind, body, options)
+    metadata.pop("managedFields", None)
+    new = _admitted(kind, lifecycle.born(kind, body, view.now), None)
+    _own(new, _updated(view, kind, {"metadata": {}}, new, {}, "", options))
     return _stored(view, kind, None, new, dry_run=options.dry_run)
 
 
@@ -148,6 +155,8 @@ def patch(
     subresource: str,
     options: WriteOptions,
 ) -> Outcome:
+    if patch_type is PatchType.APPLY:
+        return apply_configuration(view, kind, namespace, name, document, subresource, options)
     stored = view.find(kind, namespace, name)
     if stored is None:
         raise not_found(kind, name)
@@ -163,22 +172,141 @@ def patch(
 def _update(view: View, stored: Stored, body: JsonObject, subresource: str, options: WriteOptions) -> Outcome:
     kind, old, metadata = stored.kind, stored.json(), metadata_of(body)
     lifecycle.check_versions(kind, old, uid=text_at(metadata, "uid"), version=text_at(metadata, "resourceVersion"))
-    new = lifecycle.changed(kind, old, body, subresource)
-    new = _admitted(kind, new, old, options)
-    lifecycle.check_finalizers(kind, old, new)
+    _check_fields(kind, body, options)
+    tracked = old["metadata"].pop("managedFields", None)
+    before = _managers_to_go_on_from(tracked, metadata.pop("managedFields", None) if not subresource else None)
+    new = _admitted(kind, lifecycle.changed(kind, old, body, subresource), old)
+    # An object whose owners were never known is not tracked before it is applied for the first time.
+    _own(new, _updated(view, kind, old, new, before, subresource, options) if tracked else before)
+    return _changed(view, stored, old, new, dry_run=options.dry_run)
+
+
+def _changed(view: View, stored: Stored, old: JsonObject, new: JsonObject, *, dry_run: bool) -> Outcome:
+    lifecycle.check_finalizers(stored.kind, old, new)
     new["metadata"]["generation"] = lifecycle.next_generation(old, new)
-    return _stored(view, kind, stored, new, dry_run=options.dry_run)
+    return _stored(view, stored.kind, stored, new, dry_run=dry_run)
 
 
-def _admitted(kind: Kind, new: JsonObject, old: JsonObject | None, options: WriteOptions) -> JsonObject:
-    if options.field_validation is not FieldValidation.IGNORE:
-        unknown = [f'unknown field "{path}"' for path in schema.unknown_fields(kind, new)]
-        if unknown and options.field_validation is FieldValidation.STRICT:
-            raise BadRequest(f"strict decoding error: {', '.join(unknown)}", code="UnknownField")
-        options.warnings[:] = unknown
+def apply_configuration(
+    view: View,
+    kind: Kind,
+    namespace: str | None,
+    name: str,
+    document: bytes,
+    subresource: str,
+    options: WriteOptions,
+) -> Outcome:
+    config = copied(configuration(document))
+    metadata = _check_configuration(kind, namespace, name, config, options)
+    stored = view.find(kind, namespace, name)
+    if stored is None:
+        if subresource:
+            raise not_found(kind, name)
+        _check_place(view, kind, metadata)
+    old = {} if stored is None else stored.json()
+    uid, version = text_at(metadata, "uid"), text_at(metadata, "resourceVersion")
+    if stored is not None:
+        lifecycle.check_versions(kind, old, uid=uid, version=version)
+    elif uid or version:
+        raise Conflict(f'Operation cannot be fulfilled on {kind.resource} "{name}": the object is not there any more')
+    for field in ("uid", "resourceVersion"):
+        metadata.pop(field, None)
+    if kind == SECRET:
+        config = core.merge_string_data(config)
+    live = {**old, "metadata": {**old["metadata"]}} if old else {}
+    before = _decoded(live["metadata"].pop("managedFields", None)) if live else {}
+
+    def admit(merged: JsonObject) -> JsonObject:
+        if stored is None:
+            return _admitted(kind, lifecycle.born(kind, merged, view.now), None)
+        return _admitted(kind, lifecycle.changed(kind, live, merged, subresource), live)
+
+    schema_of_kind = schema.structural_schema(kind)
+    manager = applier(options.manager, kind.api_version, subresource)
+    application = Application(manager, known(schema_of_kind, config), options.force, kind.has_status)
+    new, after = apply(schema_of_kind, live, before, application, admit, view.now)
+    _own(new, after)
+    if stored is None:
+        return _stored(view, kind, None, new, dry_run=options.dry_run)
+    return _changed(view, stored, live, new, dry_run=options.dry_run)
+
+
+def _check_configuration(
+    kind: Kind, namespace: str | None, name: str, config: JsonObject, options: WriteOptions
+) -> JsonObject:
+    lifecycle.check_type(kind, config)
+    ownership.check_name(options.manager)
+    metadata = metadata_of(config)
+    if metadata.pop("managedFields", None) is not None:
+        raise BadRequest("metadata.managedFields must be nil", field="metadata.managedFields")
+    for field, right in (("name", name), ("namespace", namespace or "")):
+        if (text_at(metadata, field) or right) != right:
+            raise BadRequest(
+                f"metadata.{field} is {metadata[field][:253]!r}, but the request is for {right!r}",
+                field=f"metadata.{field}",
+            )
+    metadata["name"] = name
+    if namespace:
+        metadata["namespace"] = namespace
+    _check_fields(kind, config, options)
+    return metadata
+
+
+def _check_fields(kind: Kind, body: JsonObject, options: WriteOptions) -> None:
+    if options.field_validation is FieldValidation.IGNORE:
+        return
+    unknown = [f'unknown field "{path}"' for path in schema.unknown_fields(kind, body)]
+    if unknown and options.field_validation is FieldValidation.STRICT:
+        raise BadRequest(f"strict decoding error: {', '.join(unknown)}", code="UnknownField")
+    options.warnings[:] = unknown
+
+
+def _admitted(kind: Kind, new: JsonObject, old: JsonObject | None) -> JsonObject:
     if kind == SECRET:
         new = core.merge_string_data(new)
     return admission.admit(kind, new, old)
+
+
+def _managers_to_go_on_from(tracked: object, given: object) -> dict[Manager, Owned]:
+    """The stored owners, or those that the body names: ``[{}]`` is how a client forgets them all.
+
+    None, an empty list or what cannot be read leaves them, since many clients know nothing of owners.
+    """
+    if given == [{}]:
+        return {}
+    try:
+        return ownership.decode(given) or _decoded(tracked)
+    except (ValueError, TypeError, AttributeError):
+        return _decoded(tracked)
+
+
+def _decoded(entries: object) -> dict[Manager, Owned]:
+    try:
+        return ownership.decode(entries)
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _updated(
+    view: View,
+    kind: Kind,
+    old: JsonObject,
+    new: JsonObject,
+    before: dict[Manager, Owned],
+    subresource: str,
+    options: WriteOptions,
+) -> dict[Manager, Owned]:
+    ownership.check_name(options.manager)
+    manager = Manager(options.manager, UPDATE, kind.api_version, subresource)
+    changed = ownership.differences(schema.structural_schema(kind), old, new)
+    return ownership.updated(before, manager, ownership.own(changed, subresource, kind), view.now)
+
+
+def _own(new: JsonObject, managers: dict[Manager, Owned]) -> None:
+    if managers:
+        new["metadata"]["managedFields"] = ownership.encode(managers)
+    else:
+        new["metadata"].pop("managedFields", None)
 
 
 def _stored(view: View, kind: Kind, old: Stored | None, new: JsonObject, *, dry_run: bool) -> Outcome:

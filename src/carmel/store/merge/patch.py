@@ -1,0 +1,101 @@
+"""Reading a patch, and applying those that need no owner of fields. Server-side apply is in ``apply``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import yaml
+
+from carmel.errors import BadRequest, TooLarge, UnsupportedMediaType
+from carmel.resources.base import JsonObject
+from carmel.resources.kinds import Kind
+from carmel.resources.schema import structural_schema
+from carmel.store.merge.json_patch import json_patch
+from carmel.store.merge.merge_patch import merge_patch
+from carmel.store.merge.strategic import strategic_patch
+from carmel.store.protocol import PatchType
+
+MAX_PATCH_BYTES = 1024 * 1024
+MAX_DEPTH = 100
+
+
+def patched(kind: Kind, current: JsonObject, document: bytes, patch_type: PatchType) -> JsonObject:
+    """``current`` after the patch. Raises ``BadRequest`` or ``Invalid`` for a patch that cannot be applied.
+
+    Kinds of the project's own group take no strategic merge patch, as custom resources do not.
+    """
+    patch = _json(document)
+    if patch_type is PatchType.JSON:
+        return json_patch(current, patch)
+    if not isinstance(patch, dict):
+        raise BadRequest("the patch must be a JSON object")
+    if patch_type is PatchType.MERGE:
+        return merge_patch(current, patch)
+    if patch_type is PatchType.STRATEGIC and kind.group != "carmel.dev":
+        return strategic_patch(structural_schema(kind), current, patch)
+    accepted = ", ".join(one for one in PatchType if one is not PatchType.STRATEGIC)
+    raise UnsupportedMediaType(
+        "the body of the request was in an unknown format - accepted media types include: " + accepted
+    )
+
+
+def configuration(document: bytes) -> JsonObject:
+    """The configuration of a server-side apply, in JSON or YAML."""
+    _limit(document)
+    try:
+        config = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        config = _yaml(document)
+    if not isinstance(config, dict):
+        raise BadRequest("the configuration to apply must be an object")
+    _check_depth(config)
+    return config
+
+
+def _limit(document: bytes) -> None:
+    if len(document) > MAX_PATCH_BYTES:
+        raise TooLarge(f"the patch has {len(document)} bytes, more than {MAX_PATCH_BYTES}")
+
+
+def _json(document: bytes) -> Any:
+    _limit(document)
+    try:
+        patch = orjson.loads(document)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the patch is not JSON: {error}") from None
+    _check_depth(patch)
+    return patch
+
+
+def _check_depth(value: Any) -> None:
+    """Level by level, so that no depth can exhaust the stack of the functions that recurse."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for one in level
+            if isinstance(one, dict | list)
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise BadRequest(f"the patch is nested more than {MAX_DEPTH} levels deep")
+
+
+class _NoAliases(yaml.SafeLoader):
+    """Aliases can make a small text an immense value, and no manifest needs them."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not taken")
+        return super().compose_node(parent, index)
+
+
+def _yaml(document: bytes) -> Any:
+    try:
+        value = yaml.load(document, _NoAliases)  # noqa: S506 - a safe loader, with less
+        # What YAML knows and JSON does not (dates) becomes what JSON has for it.
+        return orjson.loads(orjson.dumps(value))
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"the configuration to apply is neither JSON nor YAML: {str(error)[:300]}") from None
