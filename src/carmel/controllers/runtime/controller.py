@@ -50,6 +50,8 @@ class ControllerSpec:
 
     ``resync_seconds``: all keys come again that often, whatever happened (0: never). ``accepts`` is asked for
     each state of an object of ``kind``: what it refuses is not this controller's business.
+    ``retry_permanent_seconds``: after an error that time alone does not mend, look again that much later all the
+    same: somebody may have installed what was missing (0: only at a change or resync).
     """
 
     name: str
@@ -59,6 +61,7 @@ class ControllerSpec:
     accepts: Callable[[JsonObject], bool] | None = None
     workers: int = 4
     resync_seconds: float = 1800.0
+    retry_permanent_seconds: float = 0.0
     backoff: Backoff = field(default_factory=Backoff)
     on_failure: OnFailure | None = None
 
@@ -164,6 +167,8 @@ class Controller:
         temporary = error.retryable or isinstance(error, Conflict)
         if temporary:
             self._queue.add_after(key, delay)
+        elif self.spec.retry_permanent_seconds > 0:
+            self._queue.add_after(key, self.spec.retry_permanent_seconds)
         if temporary and count < SHOWN_AFTER:
             _log.debug("%s %s: %s (again in %.1f s)", self.spec.name, key, error, delay)
             return

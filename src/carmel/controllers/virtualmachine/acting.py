@@ -1,0 +1,176 @@
+"""Does the steps of a plan. Each may be repeated: a step that finds its work done does nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from carmel.controllers.runtime import EventKind, EventRecorder, Resources
+from carmel.controllers.virtualmachine.launched import LaunchedSpecs
+from carmel.controllers.virtualmachine.launching import Launcher
+from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, Observed
+from carmel.controllers.virtualmachine.observing import Observer
+from carmel.controllers.virtualmachine.steps import (
+    AttachVolume,
+    Claim,
+    Collect,
+    CreateVolume,
+    DetachVolume,
+    DropSavedState,
+    Kill,
+    Launch,
+    Pause,
+    PressButton,
+    RecordEnd,
+    Remove,
+    Resume,
+    Step,
+    Suspend,
+)
+from carmel.controllers.virtualmachine.volumes import VolumesOfMachines, volume_name
+from carmel.hypervisor.files import remove
+from carmel.hypervisor.machine import Hypervisor, Machine, MachineState
+from carmel.paths import Paths
+from carmel.resources.virtualmachine import (
+    VIRTUAL_MACHINE,
+    Termination,
+    TerminationReason,
+    VirtualMachine,
+)
+
+_NORMAL_ENDS = frozenset({TerminationReason.GUEST_SHUTDOWN, TerminationReason.HOST_REQUEST})
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The effects of VirtualMachine plans."""
+
+    vms: Resources[VirtualMachine]
+    volumes: VolumesOfMachines
+    hypervisor: Hypervisor
+    launcher: Launcher
+    launched: LaunchedSpecs
+    observer: Observer
+    events: EventRecorder
+    paths: Paths
+
+    async def do(self, step: Step, observed: Observed) -> None:
+        """Raises ``CarmelError``: what was done before it stays done, and the next pass goes on from there."""
+        vm = observed.vm
+        match step:
+            case Claim():
+                await self._claim(vm, observed.host.name)
+            case CreateVolume(disk, name):
+                await self.volumes.create(vm, disk, name)
+            case AttachVolume(name):
+                stale = next((one.volume for one in observed.disks if one.volume_name == name), None)
+                await self.volumes.attach(vm, name, stale_holder=stale.status.used_by if stale is not None else None)
+            case DetachVolume(name):
+                await self._detach(vm, name)
+            case RecordEnd(termination):
+                await self._record_end(vm, termination)
+            case DropSavedState():
+                await asyncio.to_thread(remove, self.paths.machine(vm.metadata.uid or "").saved_state)
+            case Launch():
+                await self._launch(observed, step)
+            case Remove():
+                await self._remove(vm)
+            case _:
+                await self._drive(step, vm)
+
+    async def _drive(self, step: Step, vm: VirtualMachine) -> None:
+        """Steps that a running machine takes. One that ended meanwhile is the next look's business."""
+        machine = self.hypervisor.machine(vm.metadata.uid or "")
+        if machine is None:
+            return
+        match step:
+            case Resume():
+                await machine.resume()
+            case Pause():
+                await machine.pause()
+            case Suspend():
+                await machine.suspend()
+                self._tell(vm, "Suspended", "the VM's memory was saved")
+            case PressButton():
+                await machine.request_shutdown()
+                self.observer.button_pressed(machine)
+            case Kill(reason):
+                await self._record_end(vm, await machine.kill(reason))
+            case Collect():
+                await self._collect(vm, machine)
+
+    async def _claim(self, vm: VirtualMachine, host: str) -> None:
+        def claim(one: VirtualMachine) -> None:
+            one.metadata.labels = {**(one.metadata.labels or {}), HOST_LABEL: host}
+            if FINALIZER not in (one.metadata.finalizers or []):
+                one.metadata.finalizers = [*(one.metadata.finalizers or []), FINALIZER]
+
+        await self.vms.update(vm, claim)
+
+    async def _detach(self, vm: VirtualMachine, name: str) -> None:
+        await self.volumes.detach(vm, name)
+
+        def strike(one: VirtualMachine) -> None:
+            one.status.disks = [disk for disk in one.status.disks or [] if disk.volume_name != name] or None
+
+        await self.vms.update_status(vm, strike)
+
+    async def _launch(self, observed: Observed, step: Launch) -> None:
+        vm = observed.vm
+        machine = await self.launcher.launch(observed, step)
+
+        def started(one: VirtualMachine) -> None:
+            one.status.launch_id = machine.launch.launch_id
+            one.status.restart_count = step.restarts or None
+
+        await self.vms.update_status(vm, started)
+        self._tell(vm, "Started", "the VM was started from its saved memory" if step.restore else "the VM was started")
+
+    async def _collect(self, vm: VirtualMachine, machine: Machine) -> None:
+        launch = machine.launch
+        known = {
+            MachineState.SHUTDOWN: TerminationReason.GUEST_SHUTDOWN,
+            MachineState.PANICKED: TerminationReason.GUEST_PANIC,
+        }.get(machine.state)
+        if known is not None:
+            # Collecting removes what the run left, and with it what it says: whether it is restarted depends on that.
+            await self._record_end(
+                vm,
+                Termination(
+                    reason=known,
+                    launch_id=launch.launch_id,
+                    started_at=launch.started_at,
+                    finished_at=self.observer.clock.now(),
+                ),
+                tell=False,
+            )
+        await self._record_end(vm, await machine.collect())
+
+    async def _record_end(self, vm: VirtualMachine, termination: Termination, *, tell: bool = True) -> None:
+        def ended(one: VirtualMachine) -> None:
+            one.status.launch_id = termination.launch_id
+            one.status.last_termination = termination.model_copy(
+                update={
+                    "started_at": termination.started_at and termination.started_at.replace(microsecond=0),
+                    "finished_at": termination.finished_at and termination.finished_at.replace(microsecond=0),
+                }
+            )
+
+        await self.vms.update_status(vm, ended)
+        if tell:
+            kind = EventKind.NORMAL if termination.reason in _NORMAL_ENDS else EventKind.WARNING
+            said = f": {termination.message}" if termination.message else ""
+            self._tell(vm, "Ended", f"{termination.reason.value}{said}", kind)
+
+    async def _remove(self, vm: VirtualMachine) -> None:
+        uid = vm.metadata.uid or ""
+        await self.hypervisor.forget(uid)
+        self.launched.forget(uid)
+        self.observer.forget(uid)
+        names = {volume_name(vm, disk) for disk in vm.spec.disks}
+        names |= {disk.volume_name for disk in vm.status.disks or []}
+        await self.volumes.release_all(vm, sorted(names))
+        await self.vms.remove_finalizer(vm, FINALIZER)
+
+    def _tell(self, vm: VirtualMachine, reason: str, message: str, kind: EventKind = EventKind.NORMAL) -> None:
+        self.events.record(VIRTUAL_MACHINE, vm, kind, reason, message, component="virtualmachine-controller")

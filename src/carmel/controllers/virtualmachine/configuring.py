@@ -1,0 +1,65 @@
+"""Pure: from a VM's spec, and what was looked up for it, to what QEMU is started with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from carmel.controllers.virtualmachine.ports import KernelFiles, NicPlan
+from carmel.controllers.virtualmachine.status import identities
+from carmel.hypervisor.config import CpuConfig, DiskConfig, KernelFirmware, MachineConfig, UefiFirmware
+from carmel.resources.virtualmachine import Cpu, Disk, VirtualMachine, VirtualMachineSpec
+from carmel.units import parse_bytes
+
+SERIAL_BYTES = 20
+"""A virtio disk's serial number has 20 bytes (virtio specification, "Block Device", VIRTIO_BLK_T_GET_ID)."""
+
+
+def machine_config(
+    vm: VirtualMachine,
+    spec: VirtualMachineSpec,
+    *,
+    volumes: Sequence[Path],
+    kernel: KernelFiles | None,
+    seed: Path | None,
+    nics: Sequence[NicPlan],
+) -> MachineConfig:
+    """``spec`` is the VM's own, or the one it was suspended with. ``volumes`` are its disks' files, in order."""
+    return MachineConfig(
+        uid=vm.metadata.uid or "",
+        name=vm.metadata.name,
+        namespace=vm.metadata.namespace or "",
+        bios_uuid=identities(vm)[0],
+        cpu=_cpu(spec.cpu),
+        memory_bytes=parse_bytes(spec.memory.size),
+        firmware=_firmware(spec, kernel),
+        disks=tuple(_disk(disk, path) for disk, path in zip(spec.disks, volumes, strict=True)),
+        cdroms=(seed,) if seed is not None else (),
+        nics=tuple(plan.config for plan in nics),
+    )
+
+
+def disk_serial(name: str) -> str:
+    """The disk's name, where it fits; else its beginning and a hash."""
+    if len(name) <= SERIAL_BYTES:
+        return name
+    return f"{name[:11]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _cpu(cpu: Cpu) -> CpuConfig:
+    shape = cpu.topology
+    if shape is None:
+        return CpuConfig(count=cpu.count, sockets=1, clusters=1, cores=cpu.count, threads=1, model=cpu.model)
+    return CpuConfig(cpu.count, shape.sockets, shape.clusters, shape.cores, shape.threads, cpu.model)
+
+
+def _firmware(spec: VirtualMachineSpec, kernel: KernelFiles | None) -> UefiFirmware | KernelFirmware:
+    if kernel is None:
+        return UefiFirmware()
+    words = [kernel.command_line.strip(), (spec.firmware.command_line or "").strip()]
+    return KernelFirmware(kernel.kernel, kernel.initrd, " ".join(word for word in words if word))
+
+
+def _disk(disk: Disk, path: Path) -> DiskConfig:
+    return DiskConfig(name=disk.name, bus=disk.bus, path=path, format="qcow2", serial=disk_serial(disk.name))

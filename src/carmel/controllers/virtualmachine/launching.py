@@ -1,0 +1,100 @@
+"""Gets everything together that a start needs, in an order that a kill at any point leaves nothing half done."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+from carmel.controllers.runtime import Key
+from carmel.controllers.virtualmachine import ports
+from carmel.controllers.virtualmachine.configuring import machine_config
+from carmel.controllers.virtualmachine.launched import LaunchedSpecs
+from carmel.controllers.virtualmachine.observed import Launched, Observed
+from carmel.controllers.virtualmachine.observing import Reader
+from carmel.controllers.virtualmachine.status import identities
+from carmel.controllers.virtualmachine.steps import Launch
+from carmel.controllers.virtualmachine.volumes import volume_name
+from carmel.errors import Unavailable
+from carmel.hypervisor.machine import Hypervisor, Machine
+from carmel.paths import Paths
+from carmel.resources.base import SecretKeyReference
+from carmel.resources.virtualmachine import FirmwareType, VirtualMachine, VirtualMachineSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """Starts VMs."""
+
+    reader: Reader
+    hypervisor: Hypervisor
+    paths: Paths
+    launched: LaunchedSpecs
+    disks: ports.Disks
+    nics: ports.Nics
+    seeds: ports.Seeds
+
+    async def launch(self, observed: Observed, step: Launch) -> Machine:
+        """Start ``observed.vm``. The spec that it runs with is on the disk before QEMU is; the launch record, which
+        the hypervisor writes, too. A suspended VM is started from the spec it was suspended with."""
+        vm = observed.vm
+        uid = vm.metadata.uid or ""
+        before = observed.launched
+        spec = before.spec if step.restore and before is not None else vm.spec
+        volumes = [await self._volume(vm, volume_name(vm, disk)) for disk in spec.disks]
+        kernel = await self._kernel(vm, spec)
+        seed = await self._seed(vm, spec, restore=step.restore)
+        nics = await self._nics(vm, spec, observed)
+        config = machine_config(vm, spec, volumes=volumes, kernel=kernel, seed=seed, nics=nics)
+        # The answer to a wish for a restart is the start that comes after it, from whatever spec.
+        answered = spec.model_copy(update={"restart_requested_at": vm.spec.restart_requested_at})
+        statuses = tuple(plan.status for plan in nics)
+        await self.launched.put(uid, Launched(answered, observed.host.boot_id, statuses))
+        return await self.hypervisor.launch(config, paused=step.paused, restore=step.restore)
+
+    async def _volume(self, vm: VirtualMachine, name: str) -> Path:
+        volume = await self.reader.volumes.get(Key(vm.metadata.namespace, name))
+        if volume.status.used_by != vm.metadata.name:
+            raise Unavailable(f"Volume {name} is not attached to this VM any more", code="VolumeInUse")
+        return await self.disks.volume(volume)
+
+    async def _kernel(self, vm: VirtualMachine, spec: VirtualMachineSpec) -> ports.KernelFiles | None:
+        if spec.firmware.type is not FirmwareType.DIRECT_KERNEL or spec.firmware.image_ref is None:
+            return None
+        key = Key(vm.metadata.namespace, spec.firmware.image_ref.name)
+        return await self.disks.kernel(await self.reader.images.get(key))
+
+    async def _seed(self, vm: VirtualMachine, spec: VirtualMachineSpec, *, restore: bool) -> Path | None:
+        cloud_init = spec.cloud_init
+        if cloud_init is None:
+            return None
+        place = self.paths.machine(vm.metadata.uid or "").cloud_init_iso
+        if restore and await asyncio.to_thread(place.exists):
+            # The guest has it mounted, perhaps: it must find the very same bytes.
+            return place
+        seed = ports.Seed(
+            instance_id=identities(vm)[1],
+            host_name=cloud_init.host_name or vm.metadata.name,
+            user_data=await self._secret(vm, cloud_init.user_data_secret_ref),
+            network_data=await self._secret(vm, cloud_init.network_data_secret_ref),
+            ssh_authorized_keys=tuple(cloud_init.ssh_authorized_keys or ()),
+        )
+        await asyncio.to_thread(lambda: place.parent.mkdir(parents=True, exist_ok=True, mode=0o700))
+        await self.seeds.write(seed, place)
+        return place
+
+    async def _secret(self, vm: VirtualMachine, reference: SecretKeyReference | None) -> bytes | None:
+        if reference is None:
+            return None
+        secret = await self.reader.secrets.get(Key(vm.metadata.namespace, reference.name))
+        encoded = (secret.data or {}).get(reference.key)
+        if encoded is None:
+            raise Unavailable(f"Secret {reference.name} has no key {reference.key} any more", code="WaitingForSecret")
+        return base64.b64decode(encoded)
+
+    async def _nics(self, vm: VirtualMachine, spec: VirtualMachineSpec, observed: Observed) -> list[ports.NicPlan]:
+        wanted = [(nic, await self.reader.networks.get(Key(None, nic.network_ref.name))) for nic in spec.networks]
+        before = observed.launched.networks if observed.launched is not None else ()
+        uid = vm.metadata.uid or ""
+        return list(await self.nics.plan(uid, vm.metadata.name, wanted, before, self.paths.machine(uid)))

@@ -1,0 +1,161 @@
+"""Looks at everything that concerns one VM. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from carmel.controllers.runtime import Clock, Key, Resources
+from carmel.controllers.virtualmachine.guests import Guests
+from carmel.controllers.virtualmachine.launched import LaunchedSpecs
+from carmel.controllers.virtualmachine.observed import (
+    ButtonPress,
+    DiskView,
+    HostLimits,
+    HostView,
+    MachineView,
+    NicView,
+    Observed,
+)
+from carmel.controllers.virtualmachine.volumes import volume_name
+from carmel.errors import CarmelError
+from carmel.hypervisor.machine import Hypervisor, Machine, MachineState
+from carmel.paths import Paths
+from carmel.resources.core import Secret
+from carmel.resources.host import Host
+from carmel.resources.image import Image
+from carmel.resources.network import Network
+from carmel.resources.virtualmachine import Disk, SecretKeyReference, VirtualMachine
+from carmel.resources.volume import Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Where observations come from."""
+
+    vms: Resources[VirtualMachine]
+    volumes: Resources[Volume]
+    images: Resources[Image]
+    networks: Resources[Network]
+    secrets: Resources[Secret]
+    hosts: Resources[Host]
+
+
+@dataclass(slots=True)
+class _Run:
+    """What is remembered of one launch while it lasts."""
+
+    launch_id: str
+    pressed: ButtonPress | None = None
+    blockers: tuple[str, ...] | None = None
+
+
+@dataclass(slots=True)
+class Observer:
+    """Makes an ``Observed``. ``limits`` is asked each time: what the host can do may be learnt late."""
+
+    reader: Reader
+    hypervisor: Hypervisor
+    paths: Paths
+    clock: Clock
+    guests: Guests
+    launched: LaunchedSpecs
+    host_name: str
+    boot_id: str
+    limits: Callable[[], HostLimits]
+    _runs: dict[str, _Run] = field(default_factory=dict)
+
+    async def observe(self, vm: VirtualMachine) -> Observed:
+        uid = vm.metadata.uid or ""
+        machine = self.hypervisor.machine(uid)
+        view = await self._machine(machine) if machine is not None else None
+        launched = await self.launched.get(uid)
+        return Observed(
+            vm=vm,
+            host=await self._host(),
+            now=self.clock.now(),
+            monotonic=self.clock.monotonic(),
+            machine=view,
+            launched=launched,
+            saved=self.paths.machine(uid).saved_state.exists(),
+            pressed=self._run(machine).pressed if machine is not None else None,
+            disks=tuple([await self._disk(vm, disk) for disk in vm.spec.disks]),
+            nics=tuple([NicView(nic, await self._network(nic.network_ref.name)) for nic in vm.spec.networks]),
+            kernel_image=await self._kernel_image(vm),
+            missing_secrets=tuple(await self._missing_secrets(vm)),
+            former_volumes=_former_volumes(vm),
+        )
+
+    def button_pressed(self, machine: Machine) -> None:
+        """Remember that the power button was pressed just now."""
+        run, now = self._run(machine), self.clock.monotonic()
+        run.pressed = ButtonPress(run.pressed.first if run.pressed is not None else now, now)
+
+    def forget(self, uid: str) -> None:
+        self._runs.pop(uid, None)
+        self.guests.forget(uid)
+
+    def _run(self, machine: Machine) -> _Run:
+        launch = machine.launch
+        run = self._runs.get(launch.uid)
+        if run is None or run.launch_id != launch.launch_id:
+            run = self._runs[launch.uid] = _Run(launch.launch_id)
+        return run
+
+    async def _machine(self, machine: Machine) -> MachineView:
+        if machine.state not in {MachineState.RUNNING, MachineState.PAUSED}:
+            return MachineView(machine.launch, machine.state)
+        run = self._run(machine)
+        if run.blockers is None:
+            try:
+                run.blockers = tuple(await machine.migration_blockers())
+            except CarmelError:
+                # It may have come to its end just now; whoever asks next finds that out.
+                return MachineView(machine.launch, machine.state)
+        return MachineView(machine.launch, machine.state, run.blockers, self.guests.view(machine))
+
+    async def _host(self) -> HostView:
+        host = await self.reader.hosts.find(Key(None, self.host_name))
+        unschedulable = host is not None and host.spec.unschedulable
+        return HostView(self.host_name, self.boot_id, unschedulable, self.limits())
+
+    async def _disk(self, vm: VirtualMachine, disk: Disk) -> DiskView:
+        name = volume_name(vm, disk)
+        volume = await self.reader.volumes.find(Key(vm.metadata.namespace, name))
+        holder = volume.status.used_by if volume is not None else None
+        alive = False
+        if holder == vm.metadata.name:
+            alive = True
+        elif holder is not None:
+            alive = await self.reader.vms.find(Key(vm.metadata.namespace, holder)) is not None
+        return DiskView(disk, name, volume, alive)
+
+    async def _network(self, name: str) -> Network | None:
+        return await self.reader.networks.find(Key(None, name))
+
+    async def _kernel_image(self, vm: VirtualMachine) -> Image | None:
+        reference = vm.spec.firmware.image_ref
+        return await self.reader.images.find(Key(vm.metadata.namespace, reference.name)) if reference else None
+
+    async def _missing_secrets(self, vm: VirtualMachine) -> list[str]:
+        missing = []
+        for reference in secret_references(vm):
+            secret = await self.reader.secrets.find(Key(vm.metadata.namespace, reference.name))
+            if secret is None:
+                missing.append(f"Secret {reference.name}")
+            elif reference.key not in (secret.data or {}):
+                missing.append(f"key {reference.key} in Secret {reference.name}")
+        return missing
+
+
+def secret_references(vm: VirtualMachine) -> list[SecretKeyReference]:
+    cloud_init = vm.spec.cloud_init
+    if cloud_init is None:
+        return []
+    both = (cloud_init.user_data_secret_ref, cloud_init.network_data_secret_ref)
+    return [reference for reference in both if reference is not None]
+
+
+def _former_volumes(vm: VirtualMachine) -> tuple[str, ...]:
+    wanted = {volume_name(vm, disk) for disk in vm.spec.disks}
+    return tuple(disk.volume_name for disk in vm.status.disks or [] if disk.volume_name not in wanted)

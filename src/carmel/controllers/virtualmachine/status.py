@@ -1,0 +1,165 @@
+"""Pure: what the status of a VM says, from what was seen and what is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from carmel.controllers.runtime.conditions import Truth, condition, remove_condition, set_conditions
+from carmel.controllers.virtualmachine.observed import FINALIZER, MachineView, Observed
+from carmel.controllers.virtualmachine.steps import Ready
+from carmel.controllers.virtualmachine.waiting import refusals
+from carmel.hypervisor.machine import MachineState
+from carmel.resources.base import Condition
+from carmel.resources.virtualmachine import (
+    DiskStatus,
+    NetworkInterfaceStatus,
+    PowerState,
+    VirtualMachine,
+    VirtualMachineSpec,
+    VirtualMachineStatus,
+)
+
+RESTART_REQUIRED = "RestartRequired"
+_READ_AT_START = ("cpu", "memory", "firmware", "disks", "networks", "cloud_init", "bios_uuid", "instance_uuid")
+"""What of a spec QEMU is started with: a change counts from the next start on."""
+
+
+def write_status(vm: VirtualMachine, observed: Observed, ready: Ready) -> None:
+    """Edit ``vm.status``, which may be newer than ``observed.vm``'s, to say what is."""
+    status, machine = vm.status, observed.live
+    status.observed_generation = observed.vm.metadata.generation
+    status.host_name = observed.host.name
+    status.power_state = _power_state(observed)
+    status.bios_uuid, status.instance_uuid = identities(observed.vm)
+    status.disks = _disks(observed) or None
+    if machine is not None:
+        _write_running(status, observed, machine)
+    else:
+        _write_resting(status, observed)
+    set_conditions(status, _conditions(observed, ready), observed.now)
+    changed = changed_fields(observed)
+    if changed:
+        fields = ", ".join(changed)
+        message = f"{fields} changed since the VM was started: restart it for that to count"
+        set_conditions(status, [condition(RESTART_REQUIRED, "True", "SpecChanged", message)], observed.now)
+    else:
+        remove_condition(status, RESTART_REQUIRED)
+
+
+def identities(vm: VirtualMachine) -> tuple[str, str]:
+    """BIOS and instance UUID: the spec's, or the VM's own uid, which is unique and stays."""
+    own = vm.metadata.uid or ""
+    return vm.spec.bios_uuid or own, vm.spec.instance_uuid or own
+
+
+def changed_fields(observed: Observed) -> list[str]:
+    """The fields of the spec that the running (or suspended) VM was not started with (``spec.cpu``)."""
+    if observed.launched is None or (observed.live is None and not observed.saved):
+        return []
+    was, wanted = _comparable(observed.launched.spec), _comparable(observed.vm.spec)
+    changed = [name for name in _READ_AT_START if was[name] != wanted[name]]
+    aliases = {name: field.alias or name for name, field in VirtualMachineSpec.model_fields.items()}
+    return [f"spec.{aliases[name]}" for name in changed]
+
+
+def _comparable(spec: VirtualMachineSpec) -> dict[str, Any]:
+    values = spec.model_dump(include=set(_READ_AT_START))
+    # What becomes of a disk later is none of QEMU's business.
+    values["disks"] = [{**disk, "delete_policy": None} for disk in values["disks"]]
+    return values
+
+
+def _power_state(observed: Observed) -> PowerState:
+    machine = observed.machine
+    if machine is None or machine.state is MachineState.ENDED:
+        return PowerState.SUSPENDED if observed.saved else PowerState.OFF
+    return PowerState.PAUSED if machine.state is MachineState.PAUSED else PowerState.ON
+
+
+def _disks(observed: Observed) -> list[DiskStatus]:
+    attached = [
+        DiskStatus(name=view.disk.name, volume_name=view.volume_name, capacity_bytes=view.volume.status.capacity_bytes)
+        for view in observed.disks
+        if view.volume is not None and view.volume.status.used_by == observed.vm.metadata.name
+    ]
+    names = {disk.volume_name for disk in attached}
+    # Those that left the spec stay here until they are detached: this list is how that is remembered.
+    still = [
+        disk
+        for disk in observed.vm.status.disks or []
+        if disk.volume_name in observed.former_volumes and disk.volume_name not in names
+    ]
+    return [*attached, *still]
+
+
+def _write_running(status: VirtualMachineStatus, observed: Observed, machine: MachineView) -> None:
+    launch = machine.launch
+    status.machine_type = launch.machine_type
+    status.accelerator = launch.accelerator.value
+    status.cpu_model = launch.cpu_model
+    status.launch_id = launch.launch_id
+    status.started_at = launch.started_at.replace(microsecond=0)
+    launched = observed.launched
+    if launched is not None and launched.spec.restart_requested_at is not None:
+        status.restarted_at = launched.spec.restart_requested_at
+    status.guest = machine.guest.guest
+    told = dict(machine.guest.addresses)
+    status.networks = [
+        _with_addresses(one, told) for one in (launched.networks if launched is not None else ())
+    ] or None
+    addresses = [address for one in status.networks or [] for address in one.addresses or []]
+    others = [address for found in told.values() for address in found]
+    status.addresses = list(dict.fromkeys([*addresses, *others])) or None
+
+
+def _with_addresses(nic: NetworkInterfaceStatus, told: dict[str, tuple[str, ...]]) -> NetworkInterfaceStatus:
+    """With the addresses that the guest told, else those that its network gives it."""
+    addresses = list(told.get(nic.mac, ())) or nic.addresses
+    return nic.model_copy(update={"addresses": addresses})
+
+
+def _write_resting(status: VirtualMachineStatus, observed: Observed) -> None:
+    status.machine_type = status.accelerator = status.cpu_model = status.guest = None
+    status.started_at = status.addresses = status.networks = None
+    wanted = observed.vm.spec.power_state
+    if observed.machine is None and (observed.saved or wanted in {PowerState.OFF, PowerState.SUSPENDED}):
+        # The end was asked for: the next wish to run is a new one (see restarts.ended_run).
+        status.launch_id = None
+        status.restart_count = None
+
+
+def _conditions(observed: Observed, ready: Ready) -> Iterator[Condition]:
+    generation = observed.vm.metadata.generation
+    truth: Truth = "True" if ready.ok else "False"
+    yield condition("Ready", truth, ready.reason, ready.message, generation=generation)
+    refused = next(refusals(observed), None)
+    if refused is not None:
+        yield condition("Accepted", "False", refused.reason, refused.message, generation=generation)
+    else:
+        yield condition("Accepted", "True", "Accepted", generation=generation)
+    if FINALIZER in (observed.vm.metadata.finalizers or []):
+        yield condition("Placed", "True", "Placed", f"on host {observed.host.name}")
+    else:
+        yield condition("Placed", "False", ready.reason, ready.message)
+    yield _guest_agent(observed)
+    yield _live_migratable(observed)
+
+
+def _guest_agent(observed: Observed) -> Condition:
+    machine = observed.live
+    if machine is None:
+        return condition("GuestAgentConnected", "False", "NotRunning")
+    if machine.guest.guest is None:
+        return condition("GuestAgentConnected", "False", "NoAnswer", "no guest agent answers")
+    return condition("GuestAgentConnected", "True", "Connected")
+
+
+def _live_migratable(observed: Observed) -> Condition:
+    machine = observed.live
+    if machine is None or machine.migration_blockers is None:
+        return condition("LiveMigratable", "Unknown", "NotRunning" if machine is None else "NotAsked")
+    if machine.migration_blockers:
+        said = "; ".join(machine.migration_blockers)
+        return condition("LiveMigratable", "False", "NonMigratableDevice", f"QEMU says: {said}")
+    return condition("LiveMigratable", "True", "Migratable")

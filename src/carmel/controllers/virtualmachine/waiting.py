@@ -1,0 +1,118 @@
+"""Pure: what a start waits for, and what makes a spec unacceptable on this host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from carmel.controllers.virtualmachine.observed import VM_UID_LABEL, DiskView, Observed
+from carmel.controllers.virtualmachine.steps import Ready
+from carmel.resources.image import ImagePhase, ImageType
+from carmel.resources.network import NetworkProvider
+from carmel.resources.virtualmachine import FirmwareType
+from carmel.resources.volume import VolumePhase
+from carmel.units import human_bytes, parse_bytes
+
+
+def refusals(observed: Observed) -> Iterator[Ready]:
+    """Why this host cannot run such a VM at all: changing the spec (or the host) is the only way."""
+    spec, limits = observed.vm.spec, observed.host.limits
+    if limits.max_vcpus is not None and spec.cpu.count > limits.max_vcpus:
+        yield Ready(
+            False,
+            "TooManyCPUs",
+            f"spec.cpu.count is {spec.cpu.count}, but a VM can have at most {limits.max_vcpus} vCPUs on this host",
+        )
+    size = parse_bytes(spec.memory.size)
+    if limits.memory_bytes is not None and size > limits.memory_bytes:
+        yield Ready(
+            False,
+            "InsufficientMemory",
+            f"spec.memory.size is {spec.memory.size}, but this host has {human_bytes(limits.memory_bytes)}",
+        )
+    for index, view in enumerate(observed.nics):
+        if view.network is not None and view.network.spec.provider is not NetworkProvider.USER:
+            yield Ready(
+                False,
+                "UnsupportedProvider",
+                f"spec.networks[{index}]: network {view.network.metadata.name} has provider "
+                f"{view.network.spec.provider.value}, which this host does not offer: use one with provider user",
+            )
+
+
+def start_waits_for(observed: Observed) -> Ready | None:
+    """The first thing that is missing, or ``None``: everything is there."""
+    return next(_missing(observed), None)
+
+
+def _missing(observed: Observed) -> Iterator[Ready]:
+    if observed.host.unschedulable:
+        yield Ready(False, "HostUnschedulable", f"host {observed.host.name} starts no VMs: spec.unschedulable is true")
+    for view in observed.disks:
+        found = _disk(view, observed)
+        if found is not None:
+            yield found
+    if observed.vm.spec.firmware.type is FirmwareType.DIRECT_KERNEL:
+        yield from _kernel(observed)
+    for nic in observed.nics:
+        if nic.network is None:
+            yield Ready(False, "WaitingForNetwork", f"there is no Network {nic.nic.network_ref.name}: make it")
+    for name in observed.missing_secrets:
+        yield Ready(False, "WaitingForSecret", f"there is no {name} in this namespace: make it")
+
+
+def _disk(view: DiskView, observed: Observed) -> Ready | None:
+    name, volume = view.volume_name, view.volume
+    if volume is None:
+        if view.disk.volume_ref is None:
+            return Ready(False, "WaitingForVolume", f"Volume {name} is being made")
+        return Ready(False, "WaitingForVolume", f"there is no Volume {name}: make it")
+    if volume.metadata.deletion_timestamp is not None:
+        return Ready(False, "WaitingForVolume", f"Volume {name} is being deleted")
+    if view.disk.volume_ref is None and not made_for(view, observed.vm.metadata.uid):
+        return Ready(
+            False,
+            "VolumeNameTaken",
+            f"Volume {name} was not made for this VM: name it in spec.disks (volumeRef) to use it, or delete it",
+        )
+    holder = volume.status.used_by
+    if holder not in {None, observed.vm.metadata.name} and view.holder_alive:
+        return Ready(False, "VolumeInUse", f"Volume {name} is attached to VirtualMachine {holder}")
+    status = volume.status
+    if status.phase is VolumePhase.FAILED or (status.phase is not VolumePhase.READY and status.error is not None):
+        said = status.error.message if status.error is not None else "it says no more"
+        return Ready(False, "VolumeFailed", f"Volume {name} failed: {said}")
+    if status.phase is not VolumePhase.READY:
+        return Ready(False, "WaitingForVolume", f"Volume {name} is {_volume_progress(view)}")
+    return None
+
+
+def _volume_progress(view: DiskView) -> str:
+    volume = view.volume
+    assert volume is not None
+    told = next((one.message for one in volume.status.conditions or [] if one.type == "Ready" and one.message), "")
+    phase = (volume.status.phase or VolumePhase.PENDING).value
+    return f"{phase}: {told}" if told else phase
+
+
+def _kernel(observed: Observed) -> Iterator[Ready]:
+    reference = observed.vm.spec.firmware.image_ref
+    name = reference.name if reference is not None else ""
+    image = observed.kernel_image
+    if image is None:
+        yield Ready(False, "WaitingForImage", f"there is no Image {name}: make it")
+    elif image.status.phase is ImagePhase.FAILED:
+        said = image.status.error.message if image.status.error is not None else "it says no more"
+        yield Ready(False, "ImageFailed", f"Image {name} failed: {said}")
+    elif image.status.phase is not ImagePhase.READY:
+        progress = f" {image.status.progress_percent} %" if image.status.progress_percent is not None else ""
+        phase = (image.status.phase or ImagePhase.PENDING).value
+        yield Ready(False, "WaitingForImage", f"Image {name} is {phase}{progress}")
+    elif image.status.type is not ImageType.KERNEL:
+        yield Ready(
+            False, "NotAKernelImage", f"Image {name} is a disk: firmware type DirectKernel needs a kernel image"
+        )
+
+
+def made_for(view: DiskView, uid: str | None) -> bool:
+    volume = view.volume
+    return volume is not None and (volume.metadata.labels or {}).get(VM_UID_LABEL) == uid
