@@ -14,6 +14,8 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
+import orjson
+
 from carmel.controllers.runtime.backoff import Backoff, Failures
 from carmel.controllers.runtime.clock import Clock, Timer
 from carmel.controllers.runtime.informer import Change, Informer
@@ -111,6 +113,8 @@ class Controller:
 
     # -- where keys come from -----------------------------------------------------------------------------------
     def _on_primary(self, change: Change) -> None:
+        if not _worth_a_look(change):
+            return
         accepts = self.spec.accepts
         if accepts is None or any(accepts(state) for state in change.states):
             self._queue.add(change.key)
@@ -179,3 +183,15 @@ class Controller:
             except CarmelError as second:
                 _log.warning("%s %s: the failure could not be shown: %s", self.spec.name, key, second)
                 self._queue.add_after(key, delay)
+
+
+def _worth_a_look(change: Change) -> bool:
+    """Not when conditions alone changed: they say what passes found, and a failure that is shown must not be the
+    reason to try, and fail, at once again."""
+    return change.old is None or change.new is None or len({_without_conditions(one) for one in change.states}) > 1
+
+
+def _without_conditions(obj: JsonObject) -> bytes:
+    metadata = {key: value for key, value in obj["metadata"].items() if key not in {"resourceVersion", "managedFields"}}
+    status = {key: value for key, value in (obj.get("status") or {}).items() if key != "conditions"}
+    return orjson.dumps({**obj, "metadata": metadata, "status": status}, option=orjson.OPT_SORT_KEYS)

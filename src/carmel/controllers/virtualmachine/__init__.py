@@ -1,7 +1,7 @@
 """The controller of VirtualMachines.
 
-``observing`` looks, ``planning`` decides (pure, with ``restarts`` and ``waiting``), ``acting`` does (with ``launching`` and
-``volumes``), ``status`` says what is (pure).
+``observing`` looks, ``planning`` decides (pure, with ``restarts`` and ``waiting``), ``acting`` does (with ``launching``
+and ``volumes``), ``status`` says what is (pure).
 """
 
 from carmel.controllers.virtualmachine.controller import Dependencies, VirtualMachineController

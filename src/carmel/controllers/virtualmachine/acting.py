@@ -86,8 +86,10 @@ class Actor:
         match step:
             case Resume():
                 await machine.resume()
+                self.observer.resumed(machine)
             case Pause():
                 await machine.pause()
+                self.observer.paused(machine)
             case Suspend():
                 await machine.suspend()
                 self._tell(vm, "Suspended", "the VM's memory was saved")

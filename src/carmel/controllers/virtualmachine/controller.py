@@ -73,7 +73,7 @@ class VirtualMachineController:
                 kind=VIRTUAL_MACHINE,
                 reconcile=self.reconcile,
                 watches=tuple(Watch(kind, self._referring(kind)) for kind in (VOLUME, IMAGE, NETWORK, SECRET)),
-                accepts=self._is_mine,
+                accepts=lambda vm: self._is_mine(vm["metadata"].get("labels")),
                 workers=8,
                 on_failure=runtime.show_failure(self._vms),
                 retry_permanent_seconds=60.0,
@@ -96,7 +96,7 @@ class VirtualMachineController:
         """One pass over one VM."""
         for _ in range(MOST_ROUNDS):
             vm = await self._vms.find(key)
-            if vm is None or not self._is_mine(vm.to_json()):
+            if vm is None or not self._is_mine(vm.metadata.labels):
                 return None
             observed = await self._observer.observe(vm)
             plan = make_plan(observed)
@@ -115,9 +115,9 @@ class VirtualMachineController:
         with contextlib.suppress(NotFound):
             await self._vms.update_status(observed.vm, lambda vm: write_status(vm, observed, plan.ready))
 
-    def _is_mine(self, vm: JsonObject) -> bool:
+    def _is_mine(self, labels: dict[str, str] | None) -> bool:
         """This host's, or nobody's yet."""
-        return (vm["metadata"].get("labels") or {}).get(HOST_LABEL) in {None, self._host}
+        return (labels or {}).get(HOST_LABEL) in {None, self._host}
 
     # -- where keys come from -----------------------------------------------------------------------------------
     def _referring(self, kind: Kind) -> Callable[[JsonObject], list[Key]]:

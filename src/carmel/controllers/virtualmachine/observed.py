@@ -111,6 +111,8 @@ class Observed:
     saved: bool = False
     """There is a saved state of a suspended VM."""
     pressed: ButtonPress | None = None
+    resumed: float | None = None
+    """When this daemon last let the VM run, on the monotonic clock, unless it was paused on purpose since."""
     disks: tuple[DiskView, ...] = ()
     nics: tuple[NicView, ...] = ()
     kernel_image: Image | None = None

@@ -21,11 +21,12 @@ from carmel.controllers.virtualmachine.volumes import volume_name
 from carmel.errors import CarmelError
 from carmel.hypervisor.machine import Hypervisor, Machine, MachineState
 from carmel.paths import Paths
+from carmel.resources.base import SecretKeyReference
 from carmel.resources.core import Secret
 from carmel.resources.host import Host
 from carmel.resources.image import Image
 from carmel.resources.network import Network
-from carmel.resources.virtualmachine import Disk, SecretKeyReference, VirtualMachine
+from carmel.resources.virtualmachine import Disk, VirtualMachine
 from carmel.resources.volume import Volume
 
 
@@ -48,6 +49,7 @@ class _Run:
     launch_id: str
     pressed: ButtonPress | None = None
     blockers: tuple[str, ...] | None = None
+    resumed: float | None = None
 
 
 @dataclass(slots=True)
@@ -79,6 +81,7 @@ class Observer:
             launched=launched,
             saved=self.paths.machine(uid).saved_state.exists(),
             pressed=self._run(machine).pressed if machine is not None else None,
+            resumed=self._run(machine).resumed if machine is not None else None,
             disks=tuple([await self._disk(vm, disk) for disk in vm.spec.disks]),
             nics=tuple([NicView(nic, await self._network(nic.network_ref.name)) for nic in vm.spec.networks]),
             kernel_image=await self._kernel_image(vm),
@@ -90,6 +93,14 @@ class Observer:
         """Remember that the power button was pressed just now."""
         run, now = self._run(machine), self.clock.monotonic()
         run.pressed = ButtonPress(run.pressed.first if run.pressed is not None else now, now)
+
+    def resumed(self, machine: Machine) -> None:
+        """Remember that the VM was let run just now."""
+        self._run(machine).resumed = self.clock.monotonic()
+
+    def paused(self, machine: Machine) -> None:
+        """Remember that it stands still because it is to."""
+        self._run(machine).resumed = None
 
     def forget(self, uid: str) -> None:
         self._runs.pop(uid, None)

@@ -42,6 +42,8 @@ PRESS_AGAIN_SECONDS = 10.0
 """A guest that is still starting does not hear its power button: it is pressed again."""
 PATIENT_PRESS_SECONDS = 60.0
 """The same after powerOffTimeoutSeconds, for mode Soft, which never pulls the plug."""
+RESUME_AGAIN_SECONDS = 10.0
+"""QEMU pauses a VM whose disk cannot be written (``werror=enospc``): it is tried again this often."""
 
 STOPPING = Ready(False, "Stopping", "the guest was asked to power off")
 DELETING = Ready(False, "Deleting", "the VM is being deleted")
@@ -61,7 +63,8 @@ def make_plan(observed: Observed) -> Plan:
     lost = _lost_run(observed)
     if lost is not None:
         return Plan(Ready(False, "Ended"), (RecordEnd(lost),))
-    volumes = (*_volume_steps(observed), *_detachments(observed))
+    refused = machine is None and next(refusals(observed), None) is not None
+    volumes = (*(() if refused else _volume_steps(observed)), *_detachments(observed))
     if volumes:
         return Plan(Ready(False, "Preparing"), volumes)
     return _running(observed, machine) if machine is not None else _resting(observed)
@@ -171,8 +174,16 @@ def _running(observed: Observed, machine: MachineView) -> Plan:
     if wanted is PowerState.PAUSED:
         return Plan(Ready(False, "Paused"), (Pause(),) if machine.state is MachineState.RUNNING else ())
     if machine.state is MachineState.PAUSED:
-        return Plan(Ready(False, "Resuming"), (Resume(),))
+        return _resume(observed, Ready(False, "Resuming"))
     return Plan(Ready(True, "Running"))
+
+
+def _resume(observed: Observed, ready: Ready) -> Plan:
+    since = observed.monotonic - observed.resumed if observed.resumed is not None else None
+    if since is not None and since < RESUME_AGAIN_SECONDS:
+        message = "QEMU paused the VM by itself, most likely because its datastore is full: make room there"
+        return Plan(Ready(False, "PausedByError", message), look_again=RESUME_AGAIN_SECONDS - since)
+    return Plan(ready, (Resume(),))
 
 
 def _power_off(observed: Observed, machine: MachineView, mode: PowerOffMode) -> Plan:
@@ -180,7 +191,7 @@ def _power_off(observed: Observed, machine: MachineView, mode: PowerOffMode) -> 
         return Plan(STOPPING, (Kill("powered off as asked"),))
     if machine.state is MachineState.PAUSED:
         # A guest that stands still hears no button.
-        return Plan(STOPPING, (Resume(),))
+        return _resume(observed, STOPPING)
     timeout = float(observed.vm.spec.power_off_timeout_seconds)
     pressed = observed.pressed
     if pressed is None:

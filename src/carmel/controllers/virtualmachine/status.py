@@ -105,9 +105,8 @@ def _write_running(status: VirtualMachineStatus, observed: Observed, machine: Ma
         status.restarted_at = launched.spec.restart_requested_at
     status.guest = machine.guest.guest
     told = dict(machine.guest.addresses)
-    status.networks = [
-        _with_addresses(one, told) for one in (launched.networks if launched is not None else ())
-    ] or None
+    nics = launched.networks if launched is not None else ()
+    status.networks = [_with_addresses(nic, told) for nic in nics] or None
     addresses = [address for one in status.networks or [] for address in one.addresses or []]
     others = [address for found in told.values() for address in found]
     status.addresses = list(dict.fromkeys([*addresses, *others])) or None
