@@ -98,6 +98,11 @@ class Paths:
 
     # -- virtual machines ---------------------------------------------------------------------------------------
     @property
+    def qemu_abilities(self) -> Path:
+        """What each QEMU binary said that it can do."""
+        return self.cache / "qemu"
+
+    @property
     def machines(self) -> Path:
         return self.state / "machines"
 
@@ -117,6 +122,11 @@ class MachinePaths:
         return self.state / "launch.json"
 
     @property
+    def launched_spec(self) -> Path:
+        """The spec that the VM was last started from."""
+        return self.state / "launched.json"
+
+    @property
     def nvram(self) -> Path:
         """UEFI variables, padded to the flash's 64 MiB."""
         return self.state / "nvram.fd"
@@ -125,6 +135,16 @@ class MachinePaths:
     def saved_state(self) -> Path:
         """The memory of a suspended VM."""
         return self.state / "suspend.state"
+
+    @property
+    def saved_state_in_progress(self) -> Path:
+        """Becomes ``saved_state`` when it is whole."""
+        return self.state / "suspend.state.part"
+
+    @property
+    def serial_log_older(self) -> Path:
+        """What ``serial_log`` held before it was last shortened."""
+        return self.state / "serial.log.1"
 
     @property
     def serial_log(self) -> Path:

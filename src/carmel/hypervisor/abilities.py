@@ -1,0 +1,186 @@
+"""What a QEMU binary can do: asked from the binary itself, once, and remembered until the file changes.
+
+One run of the empty machine (``-machine none``) answers everything over QMP in about 0.2 s. Versions are shown to
+people and never compared: what Carmel needs is looked for by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from carmel.errors import Refused
+from carmel.hypervisor.failures import QEMUFailed, QEMUTooOld
+from carmel.hypervisor.files import write_atomically
+from carmel.paths import Paths
+from carmel.run import Command, Limits, Runner, find_program
+
+_CACHE_FORMAT = 1
+_QUESTIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "version": ("query-version", {}),
+    "target": ("query-target", {}),
+    "machines": ("query-machines", {}),
+    "cpus": ("query-cpu-definitions", {}),
+    "devices": ("qom-list-types", {"implements": "device", "abstract": False}),
+    "accelerators": ("qom-list-types", {"implements": "accel", "abstract": False}),
+    "options": ("query-command-line-options", {}),
+    "schema": ("query-qmp-schema", {}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class QemuAbilities:
+    """One QEMU binary. ``machine_types`` maps a name to the most vCPUs it takes, ``options`` a command line option
+    to its known parameters."""
+
+    binary: Path
+    version: str
+    target: str
+    machine_types: Mapping[str, int]
+    cpu_models: frozenset[str]
+    devices: frozenset[str]
+    accelerators: frozenset[str]
+    netdevs: frozenset[str]
+    options: Mapping[str, frozenset[str]]
+
+    def lacks(self) -> list[str]:
+        """What Carmel cannot do without and this binary has not."""
+        missing = []
+        if "action" not in self.options:
+            missing.append("-action")
+        # A connection to a helper like passt: the newest thing we need.
+        if "stream" not in self.netdevs:
+            missing.append("-netdev stream")
+        return missing
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "binary": str(self.binary),
+            "version": self.version,
+            "target": self.target,
+            "machine_types": dict(self.machine_types),
+            "cpu_models": sorted(self.cpu_models),
+            "devices": sorted(self.devices),
+            "accelerators": sorted(self.accelerators),
+            "netdevs": sorted(self.netdevs),
+            "options": {name: sorted(parameters) for name, parameters in self.options.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> QemuAbilities:
+        return cls(
+            binary=Path(data["binary"]),
+            version=data["version"],
+            target=data["target"],
+            machine_types=data["machine_types"],
+            cpu_models=frozenset(data["cpu_models"]),
+            devices=frozenset(data["devices"]),
+            accelerators=frozenset(data["accelerators"]),
+            netdevs=frozenset(data["netdevs"]),
+            options={name: frozenset(parameters) for name, parameters in data["options"].items()},
+        )
+
+
+async def find_abilities(architecture: str, paths: Paths, runner: Runner, binary: Path | None = None) -> QemuAbilities:
+    """The abilities of the installed ``qemu-system-ARCHITECTURE``, or of ``binary``.
+
+    Raises ``Refused`` (``ProgramMissing``), ``QEMUTooOld`` or ``QEMUFailed``.
+    """
+    name = f"qemu-system-{architecture}"
+    found = binary or find_program(name)
+    if found is None or not found.exists():
+        raise Refused(
+            f"{name} is not installed",
+            code="ProgramMissing",
+            hint="install it: apt install qemu-system-arm (Debian, Ubuntu), brew install qemu (macOS)",
+        )
+    return await _ask_or_remember(found, paths, runner)
+
+
+async def _ask_or_remember(binary: Path, paths: Paths, runner: Runner) -> QemuAbilities:
+    stat = await asyncio.to_thread(binary.stat)
+    key = hashlib.sha256(f"{_CACHE_FORMAT}:{binary}:{stat.st_mtime_ns}:{stat.st_size}".encode()).hexdigest()[:20]
+    cached = paths.qemu_abilities / f"{key}.json"
+    try:
+        abilities = QemuAbilities.from_json(json.loads(await asyncio.to_thread(cached.read_bytes)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        abilities = await ask(binary, runner)
+        await asyncio.to_thread(_remember, cached, abilities)
+    missing = abilities.lacks()
+    if missing:
+        raise QEMUTooOld(
+            f"{binary} is QEMU {abilities.version}, which lacks {', '.join(missing)}",
+            hint="Carmel needs QEMU 7.2 or newer",
+        )
+    return abilities
+
+
+def _remember(cached: Path, abilities: QemuAbilities) -> None:
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(cached, json.dumps(abilities.to_json()).encode())
+
+
+async def ask(binary: Path, runner: Runner) -> QemuAbilities:
+    """Run ``binary`` once and ask."""
+    commands = [("capabilities", ("qmp_capabilities", {})), *_QUESTIONS.items(), ("quit", ("quit", {}))]
+    lines = [json.dumps({"execute": name, "arguments": args, "id": key}) for key, (name, args) in commands]
+    argv: list[str | Path] = [
+        binary,
+        "-machine",
+        "none",
+        "-no-user-config",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-S",
+        "-qmp",
+        "stdio",
+    ]
+    limits = Limits(seconds=30, output_bytes=16 * 1024 * 1024)
+    result = await runner.run(Command(argv, stdin="\n".join(lines).encode() + b"\n", limits=limits), check=False)
+    try:
+        return _read(binary, result.stdout)
+    except (ValueError, KeyError, TypeError) as exc:
+        raise QEMUFailed(
+            f"{binary} did not say what it can do: {result.last_words.splitlines()[-1:] or exc!r}",
+            hint="does it start by hand? carmel doctor shows what Carmel found",
+        ) from exc
+
+
+def _read(binary: Path, output: bytes) -> QemuAbilities:
+    answers: dict[str, Any] = {}
+    for line in output.splitlines():
+        message = json.loads(line)
+        if "id" in message:
+            answers[message["id"]] = message.get("return")
+    version = answers["version"]
+    number = version["qemu"]
+    package = version.get("package") or ""
+    accelerators = (entry["name"] for entry in answers["accelerators"])
+    return QemuAbilities(
+        binary=binary,
+        version=f"{number['major']}.{number['minor']}.{number['micro']}" + (f" ({package})" if package else ""),
+        target=answers["target"]["arch"],
+        machine_types={entry["name"]: entry["cpu-max"] for entry in answers["machines"]},
+        # Not every target can list its models.
+        cpu_models=frozenset(entry["name"] for entry in answers["cpus"] or ()),
+        devices=frozenset(entry["name"] for entry in answers["devices"]),
+        accelerators=frozenset(name.removesuffix("-accel") for name in accelerators if name.endswith("-accel")),
+        netdevs=_netdevs(answers["schema"]),
+        options={
+            entry["option"]: frozenset(parameter["name"] for parameter in entry["parameters"])
+            for entry in answers["options"]
+        },
+    )
+
+
+def _netdevs(schema: list[dict[str, Any]]) -> frozenset[str]:
+    """The network back ends: the variants of what ``netdev_add`` takes."""
+    entries = {entry["name"]: entry for entry in schema}
+    argument = entries[entries["netdev_add"]["arg-type"]]
+    return frozenset(variant["case"] for variant in argument["variants"])

@@ -1,0 +1,240 @@
+"""QEMU's command line: a pure function of what is wanted and what is there.
+
+Every option is explicit and nothing comes from a default or a user's file. Where QEMU takes JSON it gets JSON, so
+that no file name or password can turn into another option; in the key=value options commas are doubled (QEMU's
+``QemuOpts`` syntax).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from carmel.errors import Refused
+from carmel.hypervisor.abilities import QemuAbilities
+from carmel.hypervisor.arch import Architecture
+from carmel.hypervisor.blockdevices import disk_arguments
+from carmel.hypervisor.config import Accelerator, KernelFirmware, MachineConfig, NicConfig, UefiFirmware
+from carmel.hypervisor.firmware import FirmwareFiles
+from carmel.hypervisor.layers import Layer
+from carmel.hypervisor.slots import Slots
+from carmel.paths import MachinePaths
+
+AGENT_PORT = "org.qemu.guest_agent.0"
+_HOT_PLUG_PORTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What VMs run on: one QEMU, one accelerator, one guest architecture."""
+
+    architecture: Architecture
+    qemu: QemuAbilities
+    accelerator: Accelerator
+    firmware: FirmwareFiles | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """File descriptors of listening Unix sockets, open in QEMU under these numbers."""
+
+    qmp: int
+    serial: int
+    agent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How this one start differs from others. ``incoming``: wait for saved state."""
+
+    launch_id: str
+    sockets: Sockets
+    paused: bool = False
+    incoming: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """``argv`` and the decisions in it that people want to see."""
+
+    argv: tuple[str, ...]
+    machine_type: str
+    cpu_model: str
+
+
+def option(value: str) -> str:
+    """A value of a key=value option."""
+    return value.replace(",", ",,")
+
+
+def as_json(values: Mapping[str, object]) -> str:
+    return json.dumps(values, separators=(",", ":"))
+
+
+def command_line(
+    config: MachineConfig,
+    platform: Platform,
+    paths: MachinePaths,
+    start: Start,
+    layers: Mapping[str, Sequence[Layer]],
+) -> CommandLine:
+    """What to run. ``layers`` are each disk's files, by its name.
+
+    Raises ``Refused`` for what this QEMU or this architecture cannot do.
+    """
+    arch, qemu = platform.architecture, platform.qemu
+    machine_type = arch.machine_type(qemu)
+    most = qemu.machine_types[machine_type]
+    if config.cpu.count > most:
+        raise Refused(f"{machine_type} takes at most {most} vCPUs", code="TooManyCPUs", field="spec.cpu.count")
+    cpu_model = arch.cpu_model(config, qemu, platform.accelerator)
+    slots = Slots()
+    argv = [
+        str(qemu.binary),
+        "-no-user-config",
+        "-nodefaults",
+        "-display",
+        "none",
+        *_identity(config, start),
+        *_machine(config, platform, machine_type, cpu_model),
+        *_firmware(config, platform, paths),
+        *_policies(qemu),
+        *_channels(paths, start, slots),
+        *_random_and_panic(qemu, slots),
+        *(word for index, nic in enumerate(config.nics) for word in _nic(index, nic, slots)),
+        *disk_arguments(config, layers, slots),
+        *_hot_plug_ports(slots),
+        *(["-S"] if start.paused or start.incoming else []),
+        *(["-incoming", "defer"] if start.incoming else []),
+    ]
+    return CommandLine(tuple(argv), machine_type, cpu_model)
+
+
+def _identity(config: MachineConfig, start: Start) -> list[str]:
+    # The launch id is how a process is known to be ours, in its arguments and over QMP (query-name).
+    name = f"{config.namespace}/{config.name}/{start.launch_id}"
+    return ["-name", f"guest={option(name)},debug-threads=on", "-uuid", config.bios_uuid]
+
+
+def _machine(config: MachineConfig, platform: Platform, machine_type: str, cpu_model: str) -> list[str]:
+    options = platform.architecture.machine_options(config, platform.accelerator)
+    topology = platform.architecture.topology(config)
+    accelerator = platform.accelerator
+    return [
+        "-machine",
+        ",".join([machine_type, *(f"{key}={value}" for key, value in options.items())]),
+        "-accel",
+        "tcg,thread=multi" if accelerator is Accelerator.TCG else accelerator.value,
+        "-cpu",
+        cpu_model,
+        "-smp",
+        ",".join([f"cpus={config.cpu.count}", *(f"{level}={count}" for level, count in topology.items())]),
+        "-m",
+        f"size={config.memory_bytes // 1024}k",
+    ]
+
+
+def _firmware(config: MachineConfig, platform: Platform, paths: MachinePaths) -> list[str]:
+    firmware = config.firmware
+    if isinstance(firmware, KernelFirmware):
+        initrd = ["-initrd", str(firmware.initrd)] if firmware.initrd is not None else []
+        return ["-kernel", str(firmware.kernel), *initrd, "-append", firmware.command_line]
+    assert isinstance(firmware, UefiFirmware)
+    if platform.firmware is None:
+        raise Refused(
+            f"there is no UEFI firmware for {platform.qemu.target} guests on this host",
+            code="NoFirmware",
+            hint="install it: apt install qemu-efi-aarch64 (Debian, Ubuntu); Homebrew's qemu brings it",
+        )
+    flashes: list[tuple[str, Path, bool]] = [
+        ("flash0", platform.firmware.code, True),
+        ("flash1", paths.nvram, False),
+    ]
+    words = []
+    for node, path, read_only in flashes:
+        file = {"driver": "file", "filename": str(path), "locking": "on"}
+        words += ["-blockdev", as_json({"driver": "raw", "node-name": node, "read-only": read_only, "file": file})]
+    return [*words, "-machine", "pflash0=flash0,pflash1=flash1"]
+
+
+def _policies(qemu: QemuAbilities) -> list[str]:
+    words = [
+        # A guest that ends, or panics, leaves QEMU waiting, so that it can still be asked why.
+        "-action",
+        "shutdown=pause,panic=pause",
+        "-rtc",
+        "base=utc",
+        "-msg",
+        "timestamp=on",
+    ]
+    if "sandbox" in qemu.options:
+        denied = ("obsolete", "elevateprivileges", "spawn", "resourcecontrol")
+        words += ["-sandbox", ",".join(["on", *(f"{what}=deny" for what in denied)])]
+    return words
+
+
+def _channels(paths: MachinePaths, start: Start, slots: Slots) -> list[str]:
+    """Monitor, serial console with its log, and the guest agent's channel."""
+    sockets = start.sockets
+    log = f"logfile={option(str(paths.serial_log))},logappend=on"
+    return [
+        "-chardev",
+        f"socket,id=qmp,fd={sockets.qmp},server=on,wait=off",
+        "-mon",
+        "chardev=qmp,mode=control",
+        "-chardev",
+        f"socket,id=serial0,fd={sockets.serial},server=on,wait=off,{log}",
+        "-serial",
+        "chardev:serial0",
+        "-chardev",
+        f"socket,id=agent0,fd={sockets.agent},server=on,wait=off",
+        "-device",
+        as_json({"driver": "virtio-serial-pci", "id": "channels", **slots.fixed("channels")}),
+        "-device",
+        as_json(
+            {
+                "driver": "virtserialport",
+                "id": "agent",
+                "bus": "channels.0",
+                "nr": 1,
+                "chardev": "agent0",
+                "name": AGENT_PORT,
+            }
+        ),
+    ]
+
+
+def _random_and_panic(qemu: QemuAbilities, slots: Slots) -> list[str]:
+    words = [
+        "-object",
+        as_json({"qom-type": "rng-random", "id": "random0", "filename": "/dev/urandom"}),
+        "-device",
+        as_json({"driver": "virtio-rng-pci", "id": "rng", "rng": "random0", **slots.fixed("rng")}),
+    ]
+    if "pvpanic-pci" in qemu.devices:
+        words += ["-device", as_json({"driver": "pvpanic-pci", "id": "panic", **slots.fixed("panic")})]
+    return words
+
+
+def _nic(index: int, nic: NicConfig, slots: Slots) -> list[str]:
+    device = {
+        "driver": "virtio-net-pci",
+        "id": f"nic{index}",
+        "netdev": f"net{index}",
+        "mac": nic.mac,
+        # No boot ROM: it is x86 code, or slow; UEFI has its own driver.
+        "romfile": "",
+        **slots.nic(index),
+    }
+    return ["-netdev", as_json({**nic.netdev, "id": f"net{index}"}), "-device", as_json(device)]
+
+
+def _hot_plug_ports(slots: Slots) -> list[str]:
+    """Devices on the root bus cannot be plugged while the guest runs: these ports wait for them."""
+    words = []
+    for index in range(_HOT_PLUG_PORTS):
+        port = {"driver": "pcie-root-port", "id": f"port{index}", "chassis": index + 1, **slots.port(index)}
+        words += ["-device", as_json(port)]
+    return words

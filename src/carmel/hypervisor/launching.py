@@ -1,0 +1,195 @@
+"""One start of one VM, all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from carmel.errors import CarmelError, InsufficientStorage, Refused
+from carmel.hypervisor import logs, savedstate
+from carmel.hypervisor.account import Account
+from carmel.hypervisor.commandline import CommandLine, Platform, Sockets, Start, command_line
+from carmel.hypervisor.config import Helper, MachineConfig
+from carmel.hypervisor.diagnosis import exit_in_words, explain
+from carmel.hypervisor.directory import listen, prepare, remove_runtime
+from carmel.hypervisor.failures import QEMUFailed, QEMUNotAnswering
+from carmel.hypervisor.helpers import wait_until_ready
+from carmel.hypervisor.layers import disk_layers
+from carmel.hypervisor.qemu_machine import QemuMachine, Surroundings
+from carmel.hypervisor.record import HelperRecord, LaunchRecord, ProcessId
+from carmel.hypervisor.running import Running
+from carmel.hypervisor.spawn import Spawn, move_into_scope, spawn, systemd_runs
+from carmel.paths import MachinePaths
+from carmel.run import Runner
+
+_log = logging.getLogger(__name__)
+_START_SECONDS = 60.0
+"""A very slow host needs this long to set up a VM with much memory; a QEMU that fails ends much sooner."""
+
+
+@dataclass(slots=True)
+class Launching:
+    """Everything that one start needs. ``run`` once."""
+
+    config: MachineConfig
+    platform: Platform
+    around: Surroundings
+    runner: Runner
+    account: Account
+    paused: bool
+    restore: bool
+
+    @property
+    def _paths(self) -> MachinePaths:
+        return self.around.paths
+
+    async def run(self) -> QemuMachine:
+        """Raises what ``Hypervisor.launch`` says; then nothing of the start is left."""
+        try:
+            record, listeners = await asyncio.to_thread(self._prepare)
+        except OSError as exc:
+            await asyncio.to_thread(self._clean)
+            raise _disk_error(exc) from exc
+        except BaseException:
+            await asyncio.to_thread(self._clean)
+            raise
+        started: list[Running] = []
+        try:
+            return await self._start(record, listeners, started)
+        except BaseException:
+            for process in started:
+                await process.kill()
+            await asyncio.to_thread(self._clean)
+            raise
+        finally:
+            for listener in listeners:
+                listener.close()
+
+    def _prepare(self) -> tuple[LaunchRecord, list[socket.socket]]:
+        """Files, sockets and the record, durable before anything runs."""
+        layers = {disk.name: disk_layers(disk) for disk in self.config.disks}
+        if self.restore and not self._paths.saved_state.exists():
+            raise Refused("there is no saved state to restore", code="NoSavedState")
+        prepare(self._paths, self.config, layers, self.platform.firmware, self.account)
+        listeners: list[socket.socket] = []
+        try:
+            sockets = (self._paths.qmp_socket, self._paths.serial_socket, self._paths.agent_socket)
+            listeners.extend(listen(path) for path in sockets)
+            launch_id = secrets.token_hex(16)
+            start = Start(
+                launch_id, Sockets(*(each.fileno() for each in listeners)), paused=self.paused, incoming=self.restore
+            )
+            line = command_line(self.config, self.platform, self._paths, start, layers)
+            record = self._record(launch_id, line)
+            record.save(self._paths.launch_record)
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            raise
+        return record, listeners
+
+    def _record(self, launch_id: str, line: CommandLine) -> LaunchRecord:
+        return LaunchRecord(
+            uid=self.config.uid,
+            launch_id=launch_id,
+            argv=line.argv,
+            machine_type=line.machine_type,
+            accelerator=self.platform.accelerator,
+            cpu_model=line.cpu_model,
+            started_at=datetime.now(UTC),
+            boot_id=self.around.table.boot_id(),
+            helpers=tuple(HelperRecord(helper.name, helper.argv) for helper in self._helpers()),
+            log_offset=logs.size_of(self._paths.qemu_log),
+        )
+
+    def _helpers(self) -> list[Helper]:
+        return [nic.helper for nic in self.config.nics if nic.helper is not None]
+
+    async def _start(self, record: LaunchRecord, listeners: list[socket.socket], started: list[Running]) -> QemuMachine:
+        helpers = []
+        for helper in self._helpers():
+            process = await self._spawn(Spawn(helper.argv, self._paths.qemu_log, self.account), started)
+            helpers.append(process)
+            await wait_until_ready(helper, process, self._paths.qemu_log, record.log_offset)
+        descriptors = [listener.fileno() for listener in listeners]
+        qemu = await self._spawn(Spawn(record.argv, self._paths.qemu_log, self.account, descriptors), started)
+        for listener in listeners:
+            # QEMU has them: when it ends, so do connections to it.
+            listener.close()
+        record = replace(
+            record,
+            process=qemu.process,
+            helpers=tuple(
+                replace(entry, process=process.process) for entry, process in zip(record.helpers, helpers, strict=True)
+            ),
+        )
+        machine = QemuMachine(record, self.around, qemu, helpers)
+        try:
+            await asyncio.gather(
+                asyncio.to_thread(record.save, self._paths.launch_record),
+                self._own_unit(record, started),
+                self._until_answering(machine, qemu, record),
+            )
+            if self.restore:
+                await self._restore(machine)
+        except BaseException:
+            await machine.let_go()
+            raise
+        return machine
+
+    async def _spawn(self, what: Spawn, started: list[Running]) -> Running:
+        child = await asyncio.to_thread(spawn, what)
+        table = self.around.table
+        process = table.identify(child.pid) or ProcessId(child.pid, "")
+        running = Running(process, table, child)
+        started.append(running)
+        return running
+
+    async def _own_unit(self, record: LaunchRecord, started: list[Running]) -> None:
+        if not systemd_runs():
+            return
+        unit = f"carmel-vm-{self._paths.runtime.name}-{record.launch_id[:8]}.scope"
+        title = f"Carmel VM {self.config.namespace}/{self.config.name}"
+        problem = await move_into_scope(self.runner, unit, title, [each.process.pid for each in started])
+        if problem is not None:
+            _log.warning("%s stays in the daemon's own unit: %s", title, problem)
+
+    async def _until_answering(self, machine: QemuMachine, qemu: Running, record: LaunchRecord) -> None:
+        """QEMU answers once the machine is set up; if it cannot set it up, it ends."""
+        try:
+            await machine.attach(seconds=_START_SECONDS)
+        except QEMUNotAnswering:
+            if not await qemu.wait_for(1.0):
+                raise
+            raise self._last_words(record, qemu) from None
+
+    def _last_words(self, record: LaunchRecord, qemu: Running) -> CarmelError:
+        words = logs.last_words(self._paths.qemu_log, record.log_offset)
+        return explain("QEMU", words, exit_in_words(qemu.status))
+
+    async def _restore(self, machine: QemuMachine) -> None:
+        try:
+            await savedstate.load(machine, paused=self.paused)
+        except QEMUNotAnswering as exc:
+            words = await asyncio.to_thread(logs.last_words, self._paths.qemu_log, machine.record.log_offset)
+            raise QEMUFailed(
+                f"the saved state cannot be restored: {words[-1] if words else exc.message}",
+                hint="start the VM without it: power it off, then on",
+            ) from exc
+        await asyncio.to_thread(self._paths.saved_state.unlink)
+
+    def _clean(self) -> None:
+        remove_runtime(self._paths)
+        with contextlib.suppress(OSError):
+            self._paths.launch_record.unlink(missing_ok=True)
+
+
+def _disk_error(exc: OSError) -> CarmelError:
+    if exc.errno in (28, 122):
+        return InsufficientStorage(f"the disk is full: {exc.filename or exc}", hint="free some space")
+    return Refused(f"the VM's files cannot be made: {exc}", code="FilesNotWritable")

@@ -1,0 +1,57 @@
+"""Which PCI address each device gets, so that plugging one never moves another.
+
+A guest names its NICs and disks by their addresses. The root bus has 32 slots with 8 functions each, slot 0 is the
+host bridge's. A slot is only looked at if its function 0 is there.
+
+======  ==============================
+slots   device
+======  ==============================
+1-8     NIC 0 to 7
+9-12    controllers (``_FIXED``)
+13      ports for hot-plug
+16-31   disks and CD-ROMs, eight a slot
+======  ==============================
+"""
+
+from __future__ import annotations
+
+from carmel.errors import Refused
+
+_FUNCTIONS = 8
+_FIRST_NIC, _NICS = 1, 8
+_FIXED = {"channels": (9, 0), "rng": (9, 1), "panic": (9, 2), "scsi": (10, 0), "usb0": (11, 0), "usb1": (11, 1)}
+_PORTS = 13
+_FIRST_DISK, _LAST_SLOT = 16, 31
+
+
+class Slots:
+    """Hands out addresses as the ``bus``, ``addr`` and ``multifunction`` properties of ``-device``."""
+
+    def __init__(self) -> None:
+        self._next_disk = 0
+
+    def nic(self, index: int) -> dict[str, object]:
+        if index >= _NICS:
+            raise Refused(f"a VM has at most {_NICS} NICs", code="TooManyDevices", field="spec.networks")
+        return _address(_FIRST_NIC + index, 0)
+
+    def fixed(self, name: str) -> dict[str, object]:
+        return _address(*_FIXED[name], shared=True)
+
+    def port(self, index: int) -> dict[str, object]:
+        return _address(_PORTS, index, shared=True)
+
+    def disk(self) -> dict[str, object]:
+        """Disks come one behind the other: a disk added at the end moves none."""
+        slot, function = divmod(self._next_disk, _FUNCTIONS)
+        if _FIRST_DISK + slot > _LAST_SLOT:
+            raise Refused("a VM has at most 128 disks", code="TooManyDevices", field="spec.disks")
+        self._next_disk += 1
+        return _address(_FIRST_DISK + slot, function, shared=True)
+
+
+def _address(slot: int, function: int, *, shared: bool = False) -> dict[str, object]:
+    address: dict[str, object] = {"bus": "pcie.0", "addr": f"{slot:x}.{function}"}
+    if shared and function == 0:
+        address["multifunction"] = True
+    return address
