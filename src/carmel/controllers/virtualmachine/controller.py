@@ -18,7 +18,7 @@ from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, Ho
 from carmel.controllers.virtualmachine.observing import Observer, Reader
 from carmel.controllers.virtualmachine.planning import make_plan
 from carmel.controllers.virtualmachine.status import write_status
-from carmel.controllers.virtualmachine.steps import Plan
+from carmel.controllers.virtualmachine.steps import Plan, Step
 from carmel.controllers.virtualmachine.volumes import VolumesOfMachines
 from carmel.errors import CarmelError, NotFound
 from carmel.hypervisor.machine import Hypervisor
@@ -35,8 +35,12 @@ from carmel.resources.volume import VOLUME, Volume
 _log = logging.getLogger(__name__)
 
 NAME = "virtualmachine-controller"
+AGENT_CHANGED = "guest agent"
+"""What a change of a machine says when the guest opened or closed its agent's channel."""
 MOST_ROUNDS = 16
 """Rounds of look, plan, act in one pass: far more than any way from any state to any other takes."""
+SETTLE_SECONDS = 0.5
+"""A step was done and its effect is not seen yet: the change is told, and this is how long nobody waits for that."""
 _BY_UID, _BY_REFERENCE = "uid", "reference"
 
 
@@ -94,6 +98,7 @@ class VirtualMachineController:
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass over one VM."""
+        done: tuple[Step, ...] = ()
         for _ in range(MOST_ROUNDS):
             vm = await self._vms.find(key)
             if vm is None or not self._is_mine(vm.metadata.labels):
@@ -103,9 +108,12 @@ class VirtualMachineController:
             if not plan.steps:
                 await self._show(observed, plan)
                 return plan.look_again
+            if plan.steps == done:
+                return SETTLE_SECONDS
             for step in plan.steps:
                 _log.debug("%s: %s", key, step)
                 await self._actor.do(step, observed)
+            done = plan.steps
         _log.error("%s: after %d rounds there is still something to do", key, MOST_ROUNDS)
         return 1.0
 
@@ -147,7 +155,8 @@ class VirtualMachineController:
                     for stored in self._informer:
                         self._controller.enqueue(key_of(stored))
                     async for change in changes:
-                        self._guests.look(change.uid)
+                        if change.what == AGENT_CHANGED:
+                            self._guests.look(change.uid)
                         self._enqueue_uid(change.uid)
             except CarmelError as error:
                 _log.warning("changes of machines are not told at the moment: %s", error)

@@ -17,9 +17,10 @@ _log = logging.getLogger(__name__)
 
 CONNECTED_SECONDS = 60.0
 """How often a guest that answers is asked again: its addresses may change."""
-FIRST_SECONDS = 2.0
+FIRST_SECONDS = 1.0
 LONGEST_SECONDS = 300.0
-"""A guest that does not answer is asked after 2, 4, 8, ... 300 s: most agents come up while a guest starts."""
+"""A guest that does not answer is asked after 1, 2, 4, ... 300 s, and when its channel was opened: an agent may need
+a moment then."""
 
 
 @dataclass(slots=True)

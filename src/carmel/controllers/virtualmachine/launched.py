@@ -55,5 +55,5 @@ class LaunchedSpecs:
             "networks": [one.to_json() for one in launched.networks],
         }
         place = self._paths.machine(uid).launched_spec
-        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         write_atomically(place, orjson.dumps(document))

@@ -80,7 +80,7 @@ class Launcher:
             network_data=await self._secret(vm, cloud_init.network_data_secret_ref),
             ssh_authorized_keys=tuple(cloud_init.ssh_authorized_keys or ()),
         )
-        await asyncio.to_thread(lambda: place.parent.mkdir(parents=True, exist_ok=True, mode=0o700))
+        await asyncio.to_thread(lambda: place.parent.mkdir(parents=True, exist_ok=True, mode=0o711))
         await self.seeds.write(seed, place)
         return place
 

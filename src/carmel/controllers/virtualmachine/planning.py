@@ -42,6 +42,8 @@ PRESS_AGAIN_SECONDS = 10.0
 """A guest that is still starting does not hear its power button: it is pressed again."""
 PATIENT_PRESS_SECONDS = 60.0
 """The same after powerOffTimeoutSeconds, for mode Soft, which never pulls the plug."""
+RESUMING_SECONDS = 1.0
+"""How long it may take until a VM that was let run is seen to run."""
 RESUME_AGAIN_SECONDS = 10.0
 """QEMU pauses a VM whose disk cannot be written (``werror=enospc``): it is tried again this often."""
 
@@ -180,6 +182,8 @@ def _running(observed: Observed, machine: MachineView) -> Plan:
 
 def _resume(observed: Observed, ready: Ready) -> Plan:
     since = observed.monotonic - observed.resumed if observed.resumed is not None else None
+    if since is not None and since < RESUMING_SECONDS:
+        return Plan(ready, look_again=RESUMING_SECONDS - since)
     if since is not None and since < RESUME_AGAIN_SECONDS:
         message = "QEMU paused the VM by itself, most likely because its datastore is full: make room there"
         return Plan(Ready(False, "PausedByError", message), look_again=RESUME_AGAIN_SECONDS - since)
