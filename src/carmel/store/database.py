@@ -163,6 +163,7 @@ def _make_private(path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         os.fchmod(descriptor, 0o600)
         os.close(descriptor)
+        _sync(path.parent)
     except OSError as error:
         raise Refused(
             f"cannot open the database {path}: {error.strerror}",
@@ -178,11 +179,17 @@ def _copy(source: sqlite3.Connection, target: Path) -> None:
     os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     with closing(sqlite3.connect(part)) as copy:
         source.backup(copy)
-    for path in (part, part.parent):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    _sync(part)
     part.replace(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _damaged(path: Path, found: str) -> Refused:

@@ -92,7 +92,8 @@ def migrate(connection: sqlite3.Connection, kinds: Mapping[str, Kind], steps: St
         steps.schema[version](connection)
     connection.execute(f"PRAGMA user_version = {steps.schema_version}")
     for kind in kinds.values():
-        for row, body, version in _older(connection, kind):
+        for row, stored, version in _older(connection, kind):
+            body = stored
             for step in range(version, kind.model.storage_version):
                 body = steps.objects[kind.resource, step](body)
             revision += 1
