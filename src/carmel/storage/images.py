@@ -89,7 +89,7 @@ class ImageStore:
             copy = workspace / "source"
             # A hard link: QEMU's user works in this directory alone.
             with explained("take an image in"):
-                await asyncio.to_thread(os.link, source, copy)
+                await asyncio.to_thread(os.link, source, copy, follow_symlinks=False)
             result = workspace / "image"
             with explained("make a working directory"):
                 result.mkdir(mode=0o700)
@@ -131,7 +131,7 @@ class ImageStore:
 
     def _hand_over(self, path: Path) -> None:
         if (user := self.datastore.user) is not None:
-            os.chown(path, user.uid, user.gid)
+            os.chown(path, user.uid, user.gid, follow_symlinks=False)
 
     def _found(self, uid: str) -> StoredImage:
         found = self.find(uid)
