@@ -56,7 +56,8 @@ async def _empty(store: Store, kinds: tuple[Kind, ...], namespace: str) -> bool:
     # VMs alone at first: their end may still use what is beside them (secrets, volumes that stay till then).
     if not await _delete_all(store, VIRTUAL_MACHINE, namespace):
         return False
-    # (Events have no finalizers: they are gone when this returns, and not watched.) All of them: no kind is spared because an earlier one takes its time.
+    # All of them: no kind is spared because an earlier one takes its time. (Events have no finalizers: they are gone
+    # when this returns, and not watched.)
     return all([await _delete_all(store, kind, namespace) for kind in kinds])
 
 

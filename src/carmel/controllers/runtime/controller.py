@@ -89,6 +89,10 @@ class Controller:
         """Something outside the store happened: look at ``key``."""
         self._queue.add(key)
 
+    def enqueue_after(self, key: Key, seconds: float) -> None:
+        """The same in a while, so that what comes until then is one pass."""
+        self._queue.add_after(key, seconds)
+
     def start(self) -> None:
         self._workers = [
             asyncio.create_task(self._work(), name=f"{self.spec.name} worker {number}")

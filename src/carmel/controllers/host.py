@@ -1,0 +1,140 @@
+"""The Host: this machine, what runs its VMs, and how much of it they have.
+
+Written only when something changed. There is no heartbeat on a single host: who can read the Host at all has asked
+the very daemon whose life it would tell, and a Lease renewed every ten seconds would be eight thousand synchronous
+writes a day to an SD card. In a cluster, where others read it, the Lease belongs to the Kubernetes store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from carmel import __version__
+from carmel.controllers.host_facts import HostFacts
+from carmel.controllers.runtime import (
+    ControllerSpec,
+    Key,
+    Runtime,
+    condition,
+    error_message,
+    set_conditions,
+)
+from carmel.controllers.runtime.informer import Change
+from carmel.controllers.virtualmachine import HostLimits
+from carmel.errors import AlreadyExists, CarmelError
+from carmel.resources.base import Condition, JsonObject, ObjectMeta
+from carmel.resources.host import HOST, Host, HostEndpoint, HostResources, HypervisorInfo
+from carmel.resources.virtualmachine import VIRTUAL_MACHINE
+from carmel.units import format_bytes, parse_bytes
+
+LOOK_SECONDS = 300.0
+"""How often the machine is looked at again: QEMU may have been installed, upgraded or removed."""
+_ALLOCATED_SECONDS = 2.0
+"""How long changes of VMs are gathered before the Host tells them: twenty starts are then one write."""
+_RUNNING = frozenset({"PoweredOn", "Paused"})
+GICV2_CPUS = 8
+"""The CPU interfaces that a GICv2 has (Arm IHI 0048, "GIC architecture specification, version 2")."""
+
+
+@dataclass(frozen=True, slots=True)
+class HypervisorFacts:
+    """What runs the VMs: as the Host shows it, and what one VM may have."""
+
+    info: HypervisorInfo
+    max_vcpus: int | None
+
+
+class _Share(NamedTuple):
+    cpus: int
+    memory_bytes: int
+    runs: bool
+
+
+@dataclass(slots=True)
+class HostController:
+    """``ask_hypervisor`` raises ``CarmelError`` when there is none that works, which the Host then shows."""
+
+    runtime: Runtime
+    facts: HostFacts
+    ask_hypervisor: Callable[[], Awaitable[HypervisorFacts]]
+    endpoints: Callable[[], list[HostEndpoint]]
+    _known: HypervisorFacts | None = None
+    _shares: dict[Key, _Share] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        controller = self.runtime.add(
+            ControllerSpec(
+                name="host-controller",
+                kind=HOST,
+                reconcile=self.reconcile,
+                accepts=lambda host: bool(host["metadata"]["name"] == self.facts.name),
+                workers=1,
+            )
+        )
+
+        def changed(change: Change) -> None:
+            share = _share(change.states[-1]) if change.new is not None else None
+            before = self._shares.pop(change.key, None)
+            if share is not None:
+                self._shares[change.key] = share
+            if share != before:
+                controller.enqueue_after(Key(None, self.facts.name), _ALLOCATED_SECONDS)
+
+        self.runtime.informer(VIRTUAL_MACHINE).listen(changed)
+
+    def limits(self) -> HostLimits:
+        """What one VM may have here, as far as it is known by now."""
+        return HostLimits(self._known.max_vcpus if self._known is not None else None, self.facts.memory_bytes)
+
+    async def ensure(self) -> None:
+        """Make this machine's Host if there is none. To be called when the daemon starts."""
+        try:
+            await self.runtime.resources(HOST, Host).create(Host(metadata=ObjectMeta(name=self.facts.name)))
+        except AlreadyExists:
+            return
+
+    async def reconcile(self, key: Key) -> float | None:
+        hosts = self.runtime.resources(HOST, Host, manager="host-controller")
+        host = await hosts.find(key)
+        if host is None:
+            # Somebody deleted it; as long as the daemon runs, the machine is here.
+            await self.ensure()
+            return None
+        if host.metadata.deletion_timestamp is not None:
+            return None
+        ready = await self._look()
+        await hosts.update_status(host, lambda one: self._write(one, ready))
+        return LOOK_SECONDS
+
+    async def _look(self) -> Condition:
+        try:
+            self._known = await self.ask_hypervisor()
+        except CarmelError as error:
+            self._known = None
+            return condition("Ready", "False", error.code, error_message(error))
+        return condition("Ready", "True", "Ready", "VMs can be started here")
+
+    def _write(self, host: Host, ready: Condition) -> None:
+        status = host.status
+        running = [share for share in self._shares.values() if share.runs]
+        memory = sum(share.memory_bytes for share in running)
+        status.observed_generation = host.metadata.generation
+        status.carmel_version = __version__
+        status.system = self.facts.system
+        status.hypervisor = self._known.info if self._known is not None else None
+        status.capacity = HostResources(cpus=self.facts.cpus, memory=format_bytes(self.facts.memory_bytes))
+        status.allocated = HostResources(cpus=sum(share.cpus for share in running), memory=format_bytes(memory))
+        status.virtual_machines = len(self._shares)
+        status.endpoints = self.endpoints() or None
+        set_conditions(status, [ready], self.runtime.clock.now())
+
+
+def _share(vm: JsonObject) -> _Share:
+    spec, status = vm.get("spec") or {}, vm.get("status") or {}
+    return _Share(
+        cpus=(spec.get("cpu") or {}).get("count", 1),
+        memory_bytes=parse_bytes((spec.get("memory") or {}).get("size", "0")),
+        runs=status.get("powerState") in _RUNNING,
+    )
