@@ -69,7 +69,7 @@ class Attachment:
                 if self._until is not None and self._found(data):
                     self._ended = "Seen."
                     return
-            self._ended = self._console.end_reason or "The console has ended."
+            self._ended = "The console has ended: the VM does not run any more."
         except (CarmelError, OSError) as exc:
             self._error = exc
         finally:

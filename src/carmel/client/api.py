@@ -7,14 +7,14 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
 from carmel.client.discovery import Discovery, ResourceType
 from carmel.client.endpoint import Context
 from carmel.client.objects import JsonObject, Row, Table, WatchEvent, metadata, table_from_json
 from carmel.client.status import error_from_status
-from carmel.client.transport import REQUEST_SECONDS, Response, Stream, Transport
+from carmel.client.transport import REQUEST_SECONDS, Readable, Response, Stream, Transport
 from carmel.errors import BadRequest, CarmelError, InternalError, TimedOut
 
 FIELD_MANAGER = "carmel"
@@ -233,7 +233,7 @@ class Client:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: IO[bytes] | None = None,
+        body: Readable | None = None,
         headers: Mapping[str, str] | None = None,
         seconds: float | None = None,
     ) -> Iterator[Stream]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 from websockets.sync.client import ClientConnection, connect, unix_connect
+from websockets.typing import Subprotocol
 
 from carmel.client.api import error_of
 from carmel.client.endpoint import Endpoint, UnixEndpoint
@@ -15,6 +16,9 @@ from carmel.errors import Unavailable
 
 _OPEN_SECONDS = 15.0
 _MAX_MESSAGE_BYTES = 1024 * 1024
+_SUBPROTOCOL = Subprotocol("v1.console.carmel.dev")
+_NORMAL = 1000
+"""RFC 6455 section 7.4.1."""
 
 
 class Console:
@@ -42,19 +46,16 @@ class Console:
         with contextlib.suppress(ConnectionClosed):
             self._connection.send(data)
 
-    @property
-    def end_reason(self) -> str:
-        """Why the server ended it, in its words; may be empty."""
-        return self._connection.close_reason or ""
-
     def close(self) -> None:
         self._connection.close()
 
 
 def _end(exc: ConnectionClosed) -> bytes:
-    if exc.rcvd is None:
-        raise Unavailable("the console's connection was lost", code="ConnectionLost") from exc
-    return b""
+    """A normal end is one; for any other the server or the lack of one has a reason."""
+    if exc.rcvd is not None and exc.rcvd.code == _NORMAL:
+        return b""
+    why = exc.rcvd.reason if exc.rcvd is not None and exc.rcvd.reason else "its connection was lost"
+    raise Unavailable(f"the console has ended: {why}", code="ConsoleLost") from exc
 
 
 @contextlib.contextmanager
@@ -82,6 +83,7 @@ def _connect(endpoint: Endpoint, path: str) -> ClientConnection:
             f"ws://localhost{path}",
             open_timeout=_OPEN_SECONDS,
             max_size=_MAX_MESSAGE_BYTES,
+            subprotocols=[_SUBPROTOCOL],
             compression=None,
             proxy=None,
         )
@@ -92,6 +94,7 @@ def _connect(endpoint: Endpoint, path: str) -> ClientConnection:
         additional_headers={"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else None,
         open_timeout=_OPEN_SECONDS,
         max_size=_MAX_MESSAGE_BYTES,
+        subprotocols=[_SUBPROTOCOL],
         compression=None,
         proxy=None,
     )

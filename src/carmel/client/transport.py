@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO
+from typing import Protocol
 
 from carmel import __version__
 from carmel.client.endpoint import Endpoint, HttpsEndpoint, UnixEndpoint
@@ -89,6 +89,12 @@ def _load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
         file.write(certificate + "\n" + key)
         file.flush()
         context.load_cert_chain(file.name)
+
+
+class Readable(Protocol):
+    """What a body can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
 class Stream:
@@ -170,7 +176,7 @@ class Transport:
         method: str,
         path: str,
         *,
-        body: IO[bytes] | bytes | None = None,
+        body: Readable | bytes | None = None,
         headers: Mapping[str, str] | None = None,
         seconds: float | None = REQUEST_SECONDS,
     ) -> Iterator[Stream]:
