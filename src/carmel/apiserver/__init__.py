@@ -1,0 +1,1 @@
+"""The Kubernetes-style HTTP surface: discovery, list, watch, patch, tables, streams, metrics."""

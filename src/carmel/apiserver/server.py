@@ -1,0 +1,284 @@
+"""The listeners: a Unix socket for this machine, HTTPS on loopback for everything that speaks only URLs.
+
+uvicorn's protocols do the HTTP; its own ``Server`` is not used, for it wakes up ten times a second, takes the
+process's signals, and waits for watches to end by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import errno
+import logging
+import os
+import socket
+import ssl
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from carmel.apiserver.app import App
+from carmel.apiserver.connections import Connection, Peers
+from carmel.apiserver.credentials import Credentials, write_private
+from carmel.errors import CarmelError, Refused
+from carmel.paths import SOCKET_PATH_MAX_BYTES, Paths
+from carmel.resources.base import JsonObject
+from carmel.run import Runner
+
+_LOG = logging.getLogger(__name__)
+LOOPBACK = "127.0.0.1"
+_PREFERRED_PORTS = range(17443, 17453)
+"""Below the ranges from which systems take ports for outgoing connections (Linux 32768, macOS 49152)."""
+_KEEP_ALIVE_SECONDS = 75
+_HANDSHAKE_SECONDS = 10.0
+_GRACE_SECONDS = 3.0
+_CHECK_SECONDS = 86400.0
+_MAX_MESSAGE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """``https_port`` 0 takes the port of the last run, or else a free one."""
+
+    https_port: int = 0
+    owner_uid: int | None = None
+
+
+class Server:
+    """Serves an ``App``. Start it once; ``stop`` ends streams first, then connections."""
+
+    def __init__(self, app: App, paths: Paths, runner: Runner, config: ServerConfig | None = None) -> None:
+        self._app = app
+        self._paths = paths
+        self._runner = runner
+        self._config = config or ServerConfig()
+        self._credentials = Credentials.of(paths)
+        self._state = ServerState()
+        self._peers = Peers(os.geteuid() if self._config.owner_uid is None else self._config.owner_uid)
+        self._listeners: list[asyncio.Server] = []
+        self._uvicorn: Config | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._renewal: asyncio.Task[None] | None = None
+        self._port = 0
+
+    @property
+    def https_port(self) -> int:
+        return self._port
+
+    @property
+    def url(self) -> str:
+        return f"https://{LOOPBACK}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen. Raises ``Refused`` (code ``PortInUse``, ``SocketInUse``, ...) and then listens nowhere."""
+        self._uvicorn = _uvicorn_config(self._app)
+        try:
+            self._tls = await self._credentials.tls_context(self._runner)
+            await self._app.start()
+            await self._listen_unix()
+            await self._listen_https()
+        except BaseException:
+            await self.stop()
+            raise
+        self._renewal = asyncio.create_task(self._renew(), name="certificate renewal")
+
+    async def stop(self) -> None:
+        """End streams with a clean last byte, let short requests finish, then close what is left."""
+        self._app.shared.stopping.set()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._renewal
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self._state.connections):
+            if not _is_websocket(connection):
+                connection.shutdown()
+        await self._drain()
+        for listener in self._listeners:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE_SECONDS):
+                    await listener.wait_closed()
+        self._listeners = []
+        self._remove_socket()
+        await self._app.stop()
+
+    async def _drain(self) -> None:
+        if self._state.tasks:
+            await asyncio.wait(self._state.tasks, timeout=_GRACE_SECONDS)
+        late = set(self._state.tasks)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=_GRACE_SECONDS)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+
+    # -- the Unix socket ------------------------------------------------------------------------------------------
+    async def _listen_unix(self) -> None:
+        path = self._paths.api_socket
+        if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
+            raise Refused(
+                f"{path} is too long for a Unix socket",
+                code="SocketPathTooLong",
+                hint=f"choose a CARMEL_RUN_DIR so that the path has at most {SOCKET_PATH_MAX_BYTES} bytes",
+            )
+        path.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        _remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(str(path))
+            # Whoever may enter the folder may connect: the kernel says who it is, and bindings say what he may do.
+            path.chmod(0o666 if os.geteuid() == 0 else 0o600)
+            listener.listen(128)
+            listener.setblocking(False)
+            loop = asyncio.get_running_loop()
+            self._listeners.append(await loop.create_unix_server(self._connection, sock=listener))
+        except OSError as error:
+            listener.close()
+            raise Refused(f"{path} cannot be listened on: {error.strerror}", code="SocketNotUsable") from error
+
+    def _remove_socket(self) -> None:
+        for path in (self._paths.api_socket, self._paths.https_port_file):
+            path.unlink(missing_ok=True)
+
+    # -- HTTPS ----------------------------------------------------------------------------------------------------
+    async def _listen_https(self) -> None:
+        listener = self._bind_https()
+        listener.listen(128)
+        listener.setblocking(False)
+        self._port = listener.getsockname()[1]
+        loop = asyncio.get_running_loop()
+        self._listeners.append(
+            await loop.create_server(
+                self._connection,
+                sock=listener,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=1.0,
+            )
+        )
+        if self._credentials.remembered_port() != self._port:
+            write_private(self._credentials.port_file, f"{self._port}\n")
+        self._paths.https_port_file.write_text(f"{self._port}\n")
+
+    def _bind_https(self) -> socket.socket:
+        wanted = self._config.https_port
+        if wanted:
+            bound = _bound(wanted)
+            if isinstance(bound, OSError):
+                raise _port_refused(wanted, bound)
+            return bound
+        remembered = self._credentials.remembered_port()
+        for port in (*([remembered] if remembered else []), *_PREFERRED_PORTS, 0):
+            bound = _bound(port)
+            if isinstance(bound, OSError):
+                continue
+            if remembered and port != remembered:
+                _LOG.warning(
+                    "port %d of the last run is in use; HTTPS is on %d now: make kubeconfigs anew",
+                    remembered,
+                    bound.getsockname()[1],
+                )
+            return bound
+        raise Refused("there is no free TCP port on loopback", code="PortInUse")
+
+    def _connection(self) -> Connection:
+        assert self._uvicorn is not None
+        return Connection(self._uvicorn, self._state, self._peers)
+
+    async def _renew(self) -> None:
+        """Look once a day whether the certificate ends soon; who connects after that gets the new one."""
+        while True:
+            await asyncio.sleep(_CHECK_SECONDS)
+            if self._credentials.is_current(time.time()):
+                continue
+            try:
+                await self._credentials.renew(self._runner)
+                assert self._tls is not None
+                self._credentials.load_into(self._tls)
+            except (CarmelError, OSError) as error:
+                _LOG.error("the server's certificate could not be renewed: %s", error)
+
+    def kubeconfig(self, token: str, *, user: str = "carmel-admin", namespace: str = "default") -> JsonObject:
+        """A kubeconfig for this server, as JSON (which is YAML)."""
+        authority = base64.b64encode(self._credentials.authority.read_bytes()).decode()
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "carmel", "cluster": {"server": self.url, "certificate-authority-data": authority}}],
+            "users": [{"name": user, "user": {"token": token}}],
+            "contexts": [{"name": "carmel", "context": {"cluster": "carmel", "user": user, "namespace": namespace}}],
+            "current-context": "carmel",
+        }
+
+
+def _uvicorn_config(app: App) -> Config:
+    config = Config(
+        app,
+        http=Connection,
+        ws="websockets-sansio",
+        ws_max_size=_MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+    )
+    config.load()
+    return config
+
+
+def _is_websocket(connection: object) -> bool:
+    """WebSockets are ended by their own handlers, which say why."""
+    return not isinstance(connection, Connection)
+
+
+def _bound(port: int) -> socket.socket | OSError:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((LOOPBACK, port))
+    except OSError as error:
+        listener.close()
+        return error
+    return listener
+
+
+def _port_refused(port: int, error: OSError) -> Refused:
+    if error.errno == errno.EADDRINUSE:
+        return Refused(
+            f"port {port} on {LOOPBACK} is in use by another program",
+            code="PortInUse",
+            hint=f"end that program (ss -ltnp 'sport = :{port}' names it), or choose another port for carmeld",
+        )
+    return Refused(f"port {port} on {LOOPBACK} cannot be used: {error.strerror}", code="PortNotUsable")
+
+
+def _remove_stale(path: Path) -> None:
+    """A socket that nobody listens on is left over from a daemon that was killed; anything else is not ours."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise Refused(f"{path} is there, and it is no socket", code="SocketNotUsable", hint="move it away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
+    raise Refused(
+        f"another daemon listens on {path}", code="SocketInUse", hint="stop it first, or use another CARMEL_RUN_DIR"
+    )
