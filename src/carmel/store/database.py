@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -114,7 +115,7 @@ class Database:
                     raise _damaged(self._path, f"{resource} {namespace}/{name} does not have its checksum")
                 kind = self._kinds.get(resource)
                 if kind is not None:
-                    objects[kind].append(Stored(kind, namespace or None, name, uid, str(version), body))
+                    objects[kind].append(Stored(kind, sys.intern(namespace) or None, name, uid, str(version), body))
         try:
             with self._transaction():
                 self._connection.executemany(_SET, [(revision, "revision"), (__version__, "written_by")])

@@ -6,7 +6,7 @@ the change is durable, while the writer thread rests: so neither needs a lock.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -44,7 +44,9 @@ class Table:
     def __init__(self, kind: Kind, history: int) -> None:
         self.kind = kind
         self.objects: dict[Key, Stored] = {}
+        # The same, in the order of lists: a list of ten thousand is one slice.
         self._keys: list[Key] = []
+        self._ordered: list[Stored] = []
         self._changes: list[Change] = []
         self._history = history
         self._history_bytes = 0
@@ -53,15 +55,19 @@ class Table:
     def load(self, objects: Iterable[Stored]) -> None:
         self.objects = {(one.namespace or "", one.name): one for one in objects}
         self._keys = sorted(self.objects)
+        self._ordered = [self.objects[key] for key in self._keys]
 
     def apply(self, change: Change) -> None:
         key = change.key
+        index = bisect_left(self._keys, key)
         if change.type is EventType.DELETED:
-            del self.objects[key]
-            del self._keys[bisect_left(self._keys, key)]
+            del self.objects[key], self._keys[index], self._ordered[index]
         else:
-            if key not in self.objects:
-                insort(self._keys, key)
+            if key in self.objects:
+                self._ordered[index] = change.after
+            else:
+                self._keys.insert(index, key)
+                self._ordered.insert(index, change.after)
             self.objects[key] = change.after
         self._changes.append(change)
         self._history_bytes += len(change.after.raw)
@@ -86,8 +92,7 @@ class Table:
 
     def items(self, namespace: str | None, after: Key | None = None) -> list[Stored]:
         """The objects of one namespace or of all, from behind ``after``."""
-        objects = self.objects
-        return [objects[key] for key in _range(self._keys, namespace, after)]
+        return self._ordered[_range(self._keys, namespace, after)]
 
     def items_at(self, revision: int, namespace: str | None, after: Key | None) -> list[Stored]:
         """The same as it was at ``revision``: the changes since are undone. Raises ``Expired``."""
@@ -97,17 +102,17 @@ class Table:
         if not then:
             return self.items(namespace, after)
         keys = sorted({*self._keys, *then})
-        found = (then[key] if key in then else self.objects[key] for key in _range(keys, namespace, after))
+        found = (then[key] if key in then else self.objects[key] for key in keys[_range(keys, namespace, after)])
         return [one for one in found if one is not None]
 
 
-def _range(keys: list[Key], namespace: str | None, after: Key | None) -> list[Key]:
+def _range(keys: list[Key], namespace: str | None, after: Key | None) -> slice:
     start, end = 0, len(keys)
     if namespace is not None:
         start, end = bisect_left(keys, (namespace, "")), bisect_left(keys, (namespace + "\0", ""))
     if after is not None:
         start = max(start, bisect_right(keys, after))
-    return keys[start:end]
+    return slice(start, end)
 
 
 class Memory:

@@ -85,7 +85,7 @@ def _merge_list(schema: Schema, present: list[Any], patch: list[Any]) -> list[An
             raise BadRequest(f"an item of a strategic merge patch lacks its merge key {key!r}")
         index = next((at for at, one in enumerate(merged) if isinstance(one, dict) and one.get(key) == item[key]), None)
         if item.get("$patch") == "delete":
-            merged = [one for one in merged if one.get(key) != item[key]]
+            merged = [one for at, one in enumerate(merged) if at != index]
         elif index is None:
             merged.append(strategic_patch(items, {}, item))
         else:
