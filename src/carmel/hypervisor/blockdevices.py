@@ -93,7 +93,13 @@ def _layer_name(name: str, depth: int) -> str:
 def _cdrom(index: int, path: Path, boot_index: int, slots: Slots) -> list[str]:
     """A read-only virtio disk: every kernel that starts here has its driver, not every one has SCSI's CD-ROM."""
     node = f"cdrom{index}"
-    device = {"driver": "virtio-blk-pci", "id": f"{node}-dev", "drive": node, "bootindex": boot_index, **slots.disk()}
+    device = {
+        "driver": "virtio-blk-pci",
+        "id": f"{node}-dev",
+        "drive": node,
+        "bootindex": boot_index,
+        **slots.cdrom(index),
+    }
     return [*_nodes(node, [Layer(path, "raw")], read_only=True), "-device", _json(device)]
 
 

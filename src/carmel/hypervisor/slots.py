@@ -9,7 +9,8 @@ slots   device
 1-8     NIC 0 to 7
 9-12    controllers (``_FIXED``)
 13      ports for hot-plug
-16-31   disks and CD-ROMs, eight a slot
+14      CD-ROMs
+16-31   disks, eight a slot
 ======  ==============================
 """
 
@@ -21,6 +22,7 @@ _FUNCTIONS = 8
 _FIRST_NIC, _NICS = 1, 8
 _FIXED = {"channels": (9, 0), "rng": (9, 1), "panic": (9, 2), "scsi": (10, 0), "usb0": (11, 0), "usb1": (11, 1)}
 _PORTS = 13
+_CDROMS = 14
 _FIRST_DISK, _LAST_SLOT = 16, 31
 
 
@@ -40,6 +42,11 @@ class Slots:
 
     def port(self, index: int) -> dict[str, object]:
         return _address(_PORTS, index, shared=True)
+
+    def cdrom(self, index: int) -> dict[str, object]:
+        if index >= _FUNCTIONS:
+            raise Refused(f"a VM has at most {_FUNCTIONS} CD-ROMs", code="TooManyDevices")
+        return _address(_CDROMS, index, shared=True)
 
     def disk(self) -> dict[str, object]:
         """Disks come one behind the other: a disk added at the end moves none."""

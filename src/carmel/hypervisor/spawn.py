@@ -7,11 +7,9 @@ transient scope unit of their own (systemd.scope(5)), so that stopping the daemo
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +35,7 @@ class Spawn:
 def spawn(what: Spawn) -> subprocess.Popen[bytes]:
     """Start it. The caller reaps it. Raises ``Refused`` (``ProgramMissing``, ``NotPermitted``)."""
     account = what.account
+    _no_core_dumps()
     log = os.open(what.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         process = subprocess.Popen(
@@ -59,15 +58,13 @@ def spawn(what: Spawn) -> subprocess.Popen[bytes]:
         raise Refused(f"{what.argv[0]} may not be started: {exc.strerror}", code="NotPermitted") from exc
     finally:
         os.close(log)
-    _no_core_dump(process.pid)
     return process
 
 
-def _no_core_dump(pid: int) -> None:
-    """A core dump holds the guest's memory. macOS has no prlimit(2) and writes none by default."""
-    if sys.platform == "linux":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+def _no_core_dumps() -> None:
+    """A core dump holds the guest's memory. Children inherit our limit; we hold keys, and want no dump either."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def systemd_runs() -> bool:

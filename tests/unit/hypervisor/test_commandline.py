@@ -1,0 +1,177 @@
+"""Command lines against their goldens. ``CARMEL_GOLDEN=write`` writes them anew: then read the difference."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from carmel.errors import Refused
+from carmel.hypervisor.arch import architecture
+from carmel.hypervisor.commandline import CommandLine, Platform, Start, command_line
+from carmel.hypervisor.config import Accelerator, MachineConfig, NicConfig
+from carmel.hypervisor.firmware import FirmwareFiles
+from carmel.resources.virtualmachine import DiskBus
+from tests.unit.hypervisor.cases import (
+    HERE,
+    PATHS,
+    SOCKETS,
+    Case,
+    abilities,
+    as_argv,
+    as_text,
+    cases,
+    layers,
+    machine,
+    with_model,
+)
+
+FIRMWARE = FirmwareFiles(Path("/code.fd"), None)
+# Words of x86 machines that must never be in an Arm guest's command line.
+FORBIDDEN = re.compile(r"hpet|q35|seabios|bios-256k|vga|x86_64-cpu|isa-|kvmclock|smm", re.IGNORECASE)
+
+
+def build(
+    config: MachineConfig,
+    *,
+    version: str = "7.2",
+    accelerator: Accelerator = Accelerator.TCG,
+    firmware: FirmwareFiles | None = FIRMWARE,
+    start: Start | None = None,
+) -> CommandLine:
+    platform = Platform(architecture("aarch64"), abilities(version), accelerator, firmware)
+    return command_line(config, platform, PATHS, start or Start("0123abcd", SOCKETS), layers())
+
+
+def value_after(argv: tuple[str, ...], option: str) -> str:
+    return argv[argv.index(option) + 1]
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_command_line_is_the_golden_one(case: Case) -> None:
+    golden = HERE / "golden" / f"{case.name}.txt"
+    text = as_text(case.argv())
+    if os.environ.get("CARMEL_GOLDEN") == "write":
+        golden.write_text(text)
+    assert text == golden.read_text()
+    assert tuple(as_argv(text)) == case.argv()
+
+
+def test_there_is_no_golden_without_a_case() -> None:
+    assert {path.stem for path in (HERE / "golden").glob("[0-9]*.txt")} == {case.name for case in cases()}
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_no_x86_default_gets_through(case: Case) -> None:
+    assert not FORBIDDEN.search(as_text(case.argv()))
+
+
+def test_a_comma_in_a_name_makes_no_option() -> None:
+    argv = build(machine()).argv
+    assert value_after(argv, "-name") == "guest=default/web,,spawn=allow/0123abcd,debug-threads=on"
+
+
+def test_an_address_stays_when_a_device_is_added() -> None:
+    config = machine()
+    more = replace(config, nics=(*config.nics, NicConfig("b", "52:54:00:12:34:57", {"type": "user"})))
+    before, after = (
+        {word for word in build(each).argv if "virtio-blk" in word or '"nic0"' in word} for each in (config, more)
+    )
+    assert before
+    assert before == after
+
+
+def test_the_newest_machine_type_is_pinned() -> None:
+    assert build(machine()).machine_type == "virt-7.2"
+    assert build(machine(), version="10.0").machine_type == "virt-10.0"
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "model", "expected"),
+    [
+        (Accelerator.TCG, None, "cortex-a57"),
+        (Accelerator.TCG, "max", "max,pauth-impdef=on"),
+        (Accelerator.TCG, "neoverse-n1", "neoverse-n1"),
+        (Accelerator.KVM, None, "host"),
+        (Accelerator.HVF, "host", "host"),
+    ],
+)
+def test_cpu_model(accelerator: Accelerator, model: str | None, expected: str) -> None:
+    config = machine() if model is None else with_model(machine(), model)
+    assert build(config, accelerator=accelerator).cpu_model == expected
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "model"),
+    [(Accelerator.TCG, "host"), (Accelerator.TCG, "qemu64"), (Accelerator.KVM, "cortex-a57")],
+)
+def test_a_cpu_model_that_cannot_be_had_is_refused(accelerator: Accelerator, model: str) -> None:
+    with pytest.raises(Refused) as caught:
+        build(with_model(machine(), model), accelerator=accelerator)
+    assert (caught.value.code, caught.value.field) == ("UnknownCPUModel", "spec.cpu.model")
+
+
+def test_more_vcpus_than_the_machine_takes_are_refused() -> None:
+    config = machine()
+    wide = replace(config, cpu=replace(config.cpu, count=513))
+    with pytest.raises(Refused) as caught:
+        build(wide)
+    assert caught.value.code == "TooManyCPUs"
+
+
+def test_uefi_without_firmware_is_refused() -> None:
+    with pytest.raises(Refused) as caught:
+        build(machine(uefi=True), firmware=None)
+    assert caught.value.code == "NoFirmware"
+    assert caught.value.hint
+
+
+def test_a_restored_machine_waits_for_its_state() -> None:
+    argv = build(machine(), start=Start("0123abcd", SOCKETS, incoming=True)).argv
+    assert "-S" in argv
+    assert value_after(argv, "-incoming") == "defer"
+
+
+def test_a_qemu_without_sandbox_or_pvpanic_gets_neither() -> None:
+    bare = abilities("7.2")
+    bare = replace(
+        bare,
+        options={name: words for name, words in bare.options.items() if name != "sandbox"},
+        devices=bare.devices - {"pvpanic-pci"},
+    )
+    platform = Platform(architecture("aarch64"), bare, Accelerator.TCG, FIRMWARE)
+    argv = command_line(machine(), platform, PATHS, Start("0123abcd", SOCKETS), layers()).argv
+    assert "-sandbox" not in argv
+    assert not any("pvpanic" in word for word in argv)
+
+
+def test_many_usb_disks_get_a_second_controller() -> None:
+    config = machine(DiskBus.USB)
+    disks = tuple(replace(config.disks[1], name=f"d{index}") for index in range(24))
+    shared = {disk.name: layers()["data"] for disk in disks}
+    platform = Platform(architecture("aarch64"), abilities("7.2"), Accelerator.TCG, FIRMWARE)
+    argv = command_line(replace(config, disks=disks), platform, PATHS, Start("0123abcd", SOCKETS), shared).argv
+    assert sum("qemu-xhci" in word for word in argv) == 2
+    assert sum('"bus":"usb1.0"' in word for word in argv) == 9
+
+
+def test_x86_64_is_its_own_strategy() -> None:
+    intel = replace(
+        abilities("7.2"),
+        binary=Path("/usr/bin/qemu-system-x86_64"),
+        target="x86_64",
+        machine_types={"pc-q35-7.2": 288, "pc-q35-2.9": 255, "pc-i440fx-7.2": 255},
+        cpu_models=frozenset({"max", "qemu64"}),
+    )
+    platform = Platform(architecture("x86_64"), intel, Accelerator.TCG, None)
+    line = command_line(machine(), platform, PATHS, Start("0123abcd", SOCKETS), layers())
+    golden = HERE / "golden" / "x86_64-tcg-kernel.txt"
+    if os.environ.get("CARMEL_GOLDEN") == "write":
+        golden.write_text(as_text(line.argv))
+    assert as_text(line.argv) == golden.read_text()
+    with pytest.raises(Refused) as caught:
+        command_line(machine(uefi=True), platform, PATHS, Start("0123abcd", SOCKETS), layers())
+    assert caught.value.code == "UnsupportedFirmware"
