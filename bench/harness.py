@@ -104,7 +104,7 @@ def daemon() -> Iterator[Daemon]:
         "CARMEL_CACHE_DIR": cache,
     }
     with (root / "carmeld.log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "carmel.daemon"], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen([Path(sys.executable).with_name("carmeld")], env=environment, stdout=log, stderr=log)
     running = Daemon(process, root / "state", root / "run")
     try:
         _until(lambda: _healthy(running), 60, f"carmeld, see {root / 'carmeld.log'}")
