@@ -14,6 +14,7 @@ from typing import NamedTuple
 from carmel import __version__
 from carmel.controllers.host_facts import HostFacts
 from carmel.controllers.runtime import (
+    Controller,
     ControllerSpec,
     Key,
     Runtime,
@@ -62,9 +63,10 @@ class HostController:
     endpoints: Callable[[], list[HostEndpoint]]
     _known: HypervisorFacts | None = None
     _shares: dict[Key, _Share] = field(default_factory=dict)
+    _controller: Controller = field(init=False)
 
     def __post_init__(self) -> None:
-        controller = self.runtime.add(
+        controller = self._controller = self.runtime.add(
             ControllerSpec(
                 name="host-controller",
                 kind=HOST,
@@ -94,6 +96,14 @@ class HostController:
             await self.runtime.resources(HOST, Host).create(Host(metadata=ObjectMeta(name=self.facts.name)))
         except AlreadyExists:
             return
+
+    async def learn(self) -> None:
+        """Ask the hypervisor once, so that limits are known before the first VM is looked at."""
+        await self._look()
+
+    def look_again(self) -> None:
+        """Something that the Host tells has changed outside the store."""
+        self._controller.enqueue(Key(None, self.facts.name))
 
     async def reconcile(self, key: Key) -> float | None:
         hosts = self.runtime.resources(HOST, Host, manager="host-controller")

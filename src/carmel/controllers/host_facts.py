@@ -26,7 +26,7 @@ _CPU_PARTS = {
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """``gic_version`` is that of the machine's own interrupt controller, ``None`` where there is none or it is not told."""
+    """``gic_version`` is that of the machine's own interrupt controller, ``None`` where there is none to be seen."""
 
     name: str
     system: HostSystem

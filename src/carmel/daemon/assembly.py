@@ -1,0 +1,117 @@
+"""All controllers of one host, and what they work with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+
+from carmel.controllers.datastore import DatastoreController, Datastores
+from carmel.controllers.expiry import EventExpiry, add_task_expiry
+from carmel.controllers.garbage import add_garbage_collector
+from carmel.controllers.host import HostController, HypervisorFacts
+from carmel.controllers.host_facts import HostFacts
+from carmel.controllers.image import ImageController
+from carmel.controllers.image_source import ImageSources
+from carmel.controllers.image_upload import ImageUploads
+from carmel.controllers.namespaces import add_namespace_controller
+from carmel.controllers.network import NetworkController
+from carmel.controllers.network_nics import UserNics
+from carmel.controllers.runtime import Runtime
+from carmel.controllers.virtualmachine import Dependencies, VirtualMachineController
+from carmel.controllers.volume import VolumeController
+from carmel.daemon.disks import DatastoreDisks
+from carmel.daemon.platform import describe
+from carmel.daemon.seeds import CloudInitSeeds
+from carmel.hypervisor.qemu import QemuHypervisor
+from carmel.network.backends import Backends
+from carmel.paths import Paths
+from carmel.resources.host import HostEndpoint
+from carmel.run import Runner
+from carmel.storage.files import ProcessUser
+
+STOP_SECONDS = 1.0
+"""What passes in flight are given at a stop; a pass that is cut off is done again by the next daemon."""
+
+
+class Controllers:
+    """``start`` lets them work, ``stop`` ends them within about a second."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        hypervisor: QemuHypervisor,
+        datastores: Datastores,
+        paths: Paths,
+        runner: Runner,
+        facts: HostFacts,
+        qemu_user: str,
+    ) -> None:
+        self.running = False
+        self._runtime = runtime
+        self._hypervisor = hypervisor
+        self._facts = facts
+        self._url = ""
+        user = process_user(qemu_user)
+        self._datastore = DatastoreController(runtime, datastores, paths, runner, user)
+        self._volume = VolumeController(runtime, datastores)
+        self._image = ImageController(runtime, datastores, ImageSources(paths, runner))
+        self.uploads = ImageUploads(runtime, datastores, self._image)
+        backends = Backends(runner, user=user.uid if user else None, group=user.gid if user else None)
+        self._network = NetworkController(runtime, backends)
+        self._host = HostController(runtime, facts, self._ask_hypervisor, self._endpoints)
+        self._machines = VirtualMachineController(
+            runtime,
+            Dependencies(
+                hypervisor=hypervisor,
+                disks=DatastoreDisks(datastores),
+                nics=UserNics(backends, runtime.clock),
+                seeds=CloudInitSeeds(),
+                paths=paths,
+                boot_id=facts.boot_id,
+                limits=self._host.limits,
+            ),
+        )
+        add_namespace_controller(runtime)
+        add_garbage_collector(runtime)
+        add_task_expiry(runtime)
+        self._events = EventExpiry(runtime)
+
+    async def start(self) -> None:
+        await self._datastore.ensure_default()
+        await self._network.ensure_default()
+        await self._host.ensure()
+        await self._host.learn()
+        await self._runtime.start()
+        await self._machines.start()
+        self._events.start()
+        self.running = True
+
+    async def stop(self) -> None:
+        self.running = False
+        await self._events.stop()
+        await asyncio.gather(self._machines.stop(), self._image.stop())
+        await self._runtime.stop(STOP_SECONDS)
+
+    def serve_at(self, url: str) -> None:
+        """Where the API server answers: told in the Host."""
+        self._url = url
+        self._host.look_again()
+
+    def _endpoints(self) -> list[HostEndpoint]:
+        return [HostEndpoint(name="https", url=self._url)] if self._url else []
+
+    async def _ask_hypervisor(self) -> HypervisorFacts:
+        return describe(await self._hypervisor.platform(), self._facts)
+
+
+def process_user(name: str) -> ProcessUser | None:
+    """The account by numbers. ``None`` where the daemon is no root, or there is no such account: then starting a VM
+    says what to do."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return ProcessUser(entry.pw_uid, entry.pw_gid)

@@ -1,0 +1,90 @@
+"""The command line of ``carmeld``. What is not given comes from the environment, then from ``Paths``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from carmel import __version__
+from carmel.paths import Paths
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``https_port`` 0: that of the last run, or any free one."""
+
+    paths: Paths
+    https_port: int
+    log_level: str
+    qemu_user: str
+
+
+def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Options:
+    """Ends the program with status 2 and the usage when they cannot be read."""
+    env = os.environ if environ is None else environ
+    paths = Paths.from_environment(env)
+    parser = argparse.ArgumentParser(
+        prog="carmeld",
+        description="The host daemon of Carmel: serves the API and runs this host's virtual machines.",
+        epilog="SIGTERM ends the daemon; its virtual machines run on and are found again by the next one.",
+    )
+    for root, place, what in (
+        ("state", paths.state, "what must last: the store, disks, keys"),
+        ("run", paths.runtime, "sockets"),
+        ("cache", paths.cache, "what can be made or fetched again"),
+    ):
+        parser.add_argument(
+            f"--{root}-dir",
+            type=_absolute,
+            default=place,
+            metavar="DIR",
+            help=f"{what} (${'CARMEL_' + root.upper() + '_DIR'}; default {place})",
+        )
+    parser.add_argument(
+        "--https-port",
+        type=_port,
+        default=env.get("CARMEL_HTTPS_PORT", "0"),
+        metavar="PORT",
+        help="TCP port on 127.0.0.1; 0: that of the last run, or any free one ($CARMEL_HTTPS_PORT; default 0)",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=LEVELS,
+        default=env.get("CARMEL_LOG_LEVEL", "info"),
+        help="how much is logged to standard error ($CARMEL_LOG_LEVEL; default info)",
+    )
+    parser.add_argument(
+        "--qemu-user",
+        default=env.get("CARMEL_QEMU_USER", "carmel-qemu"),
+        metavar="NAME",
+        help="the account QEMU runs as when carmeld is root ($CARMEL_QEMU_USER; default carmel-qemu)",
+    )
+    parser.add_argument("--version", action="version", version=f"carmeld {__version__}")
+    given = parser.parse_args(argv)
+    if given.log_level not in LEVELS:
+        parser.error(f"CARMEL_LOG_LEVEL: invalid choice: {given.log_level!r} (choose from {', '.join(LEVELS)})")
+    return Options(
+        paths=Paths(state=given.state_dir, runtime=given.run_dir, cache=given.cache_dir),
+        https_port=given.https_port,
+        log_level=given.log_level,
+        qemu_user=given.qemu_user,
+    )
+
+
+def _absolute(text: str) -> Path:
+    return Path(text).absolute()
+
+
+def _port(text: str) -> int:
+    try:
+        port = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number") from None
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is not between 0 and 65535")
+    return port
