@@ -61,8 +61,11 @@ def described(kind: ResourceType, obj: JsonObject) -> Iterator[str]:
         yield from _indented(columns([("TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"), *map(_condition, conditions)]))
     for section in (key for key in shown if key not in {"apiVersion", "kind", "metadata", "status"}):
         value = dict.fromkeys(shown[section], "***") if _is_secret(kind, section, shown) else shown[section]
-        yield f"{_title(section)}:"
-        yield from _tree(value, 1)
+        if isinstance(value, dict | list):
+            yield f"{_title(section)}:"
+            yield from _tree(value, 1)
+        else:
+            yield f"{_title(section)}: {_leaf(value)}"
     status = {key: value for key, value in (shown.get("status") or {}).items() if key != "conditions"}
     if status:
         yield "Status:"

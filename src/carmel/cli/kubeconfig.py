@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -64,17 +65,14 @@ def _server(session: Session) -> Server:
     endpoint = session.client.context.endpoint
     if isinstance(endpoint, HttpsEndpoint):
         return Server(str(endpoint), endpoint.ca, endpoint.token)
-    paths = _paths_of(endpoint.socket.parent == Paths.from_environment().runtime)
-    port = _text(paths, "port")
-    return Server(f"https://127.0.0.1:{port}", _text(paths, "ca"), _text(paths, "token"))
+    own = Paths.from_environment()
+    paths = own if endpoint.socket == own.api_socket else Paths.from_environment({}, root=True)
+    port = _text(paths.https_port_file)
+    # As the daemon's ``apiserver.credentials`` names them.
+    return Server(f"https://127.0.0.1:{port}", _text(paths.pki / "ca.crt"), _text(paths.pki / "admin.token"))
 
 
-def _paths_of(own: bool) -> Paths:  # noqa: FBT001
-    return Paths.from_environment() if own else Paths.from_environment({}, root=True)
-
-
-def _text(paths: Paths, what: str) -> str:
-    file = {"port": paths.https_port_file, "ca": paths.ca_certificate, "token": paths.admin_token}[what]
+def _text(file: Path) -> str:
     try:
         with file.open("rb") as opened:
             return opened.read(_MAX_BYTES).decode().strip()
@@ -82,7 +80,7 @@ def _text(paths: Paths, what: str) -> str:
         raise Forbidden(
             f"{file} is not yours to read",
             code="KeysForbidden",
-            hint="sudo carmel kubeconfig --user NAME --role ROLE makes a token for you",
+            hint="`sudo carmel kubeconfig --user NAME --role ROLE` makes a token for you",
         ) from exc
     except OSError as exc:
         raise Unavailable(
