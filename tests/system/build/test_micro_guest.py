@@ -48,6 +48,9 @@ async def test_boots_answers_and_obeys_the_power_button(folder: Path, *, uefi: b
         assert await guest.agent("guest-ping", 20) == {}
         names = [card["name"] for card in await guest.agent("guest-network-get-interfaces", 20)]
         assert "eth0" in names
+        # Longer than the guest takes to look for the button: nobody has pressed it yet.
+        await _run_in_shell(guest, "sleep 3; echo still' 'here", "still here")
+        assert "going down" not in guest.console
         await guest.power_button()
         assert await guest.ended(30) == 0
         assert "Power down" in guest.console
