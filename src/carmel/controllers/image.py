@@ -146,7 +146,11 @@ class ImageController:
                     await self._show_waiting(image)
                 return None
         await self._tasks.begin(image)
-        self._begin(image, datastore)
+
+        def change(one: Image) -> None:
+            one.status.task_name = task_key(image).name
+
+        self._begin(await self._resources.update_status(image, change), datastore)
         return None
 
     def _begin(self, image: Image, datastore: OpenDatastore) -> None:
@@ -191,7 +195,6 @@ class ImageController:
                 status = one.status
                 status.phase, status.progress_percent = progress.phase, progress.percent
                 status.message, status.error = progress.message or None, None
-                status.task_name = task_key(image).name
 
             with contextlib.suppress(CarmelError):
                 await self._resources.update_status(image, change)
@@ -234,8 +237,8 @@ class ImageController:
             set_conditions(status, [ready], self._runtime.clock.now())
 
         before = image.status.phase
-        await self._resources.update_status(image, change)
         await self._tasks.end(image, None)
+        await self._resources.update_status(image, change)
         if before is not ImagePhase.READY:
             message = f"from {stored.origin.origin}"
             self._runtime.events.record(IMAGE, image, EventKind.NORMAL, "Available", message)
@@ -286,11 +289,11 @@ class ImageController:
             shown = condition("Ready", "False", error.code, error_message(error), generation=generation)
             set_conditions(status, [shown], self._runtime.clock.now())
 
-        await self._resources.update_status(image, change)
         if not error.retryable:
             await self._tasks.end(image, error)
             if (datastore := self._datastores.find(image.spec.datastore_ref.name)) is not None:
                 await datastore.directory.remove_download(_uid(image))
+        await self._resources.update_status(image, change)
         self._runtime.events.record(IMAGE, image, EventKind.WARNING, error.code, error_message(error))
 
 

@@ -27,7 +27,6 @@ _FILE_TOO_LARGE = "File too large"
 _NO_SPACE = "No space left on device"
 _LOCKED = "Failed to get "
 _SIGXFSZ = 25
-_CHECK_FOUND_ERRORS = 2
 _CHECK_FOUND_LEAKS = 3
 _CHECK_NOT_SUPPORTED = 63
 
@@ -73,9 +72,9 @@ class QemuImg:
         result = await self.runner.run(command, check=False)
         if result.status in (0, _CHECK_FOUND_LEAKS, _CHECK_NOT_SUPPORTED):
             return
-        if result.status == _CHECK_FOUND_ERRORS:
-            raise damaged("its tables are broken or point beyond its end: it was cut off or damaged on the way")
-        raise _explained(ProgramFailed(command, result))
+        if result.status < 0:
+            raise _explained(ProgramFailed(command, result))
+        raise damaged("its tables are broken or point beyond its end: it was cut off or damaged on the way")
 
     async def info(self, file: Path, image_format: DiskFormat) -> dict[str, Any]:
         """What qemu-img says of ``file`` alone; a VM may be using it (``-U``)."""
