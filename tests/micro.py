@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 
 from carmel.paths import Paths
 from carmel.run import SystemRunner
 from carmel.storage.build import RECIPES, BuildContext, KernelBundle, build_recipe
 from carmel.storage.build.files import locked
 from carmel.storage.build.micro import COMMAND_LINE
+
+_WEEK_SECONDS = 7 * 24 * 3600
 
 
 async def micro_bundle() -> KernelBundle:
@@ -29,9 +32,10 @@ async def micro_bundle() -> KernelBundle:
         finished = KernelBundle(place / "kernel", place / "initrd", COMMAND_LINE)
         if finished.kernel.exists() and finished.initrd.exists():
             return finished
-        # Older kernels' files would pile up; a leftover of a killed session is not empty.
+        # A leftover of a killed session. Other versions may be in use just now; a week later nobody uses them.
         for old in folder.glob("micro-*"):
-            shutil.rmtree(old)
+            if old == place or time.time() - old.stat().st_mtime > _WEEK_SECONDS:
+                shutil.rmtree(old)
         place.mkdir()
         built = await build_recipe(recipe, context, place)
         assert isinstance(built, KernelBundle)

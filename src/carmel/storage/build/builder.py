@@ -13,12 +13,13 @@ from types import MappingProxyType
 
 from carmel.errors import Conflict, NotFound
 from carmel.storage.build.cache import ResultCache
-from carmel.storage.build.context import BuildContext, DiskImage, KernelBundle, Package, Workshop
-from carmel.storage.build.files import explained, locked
+from carmel.storage.build.context import BuildContext, DiskImage, KernelBundle, Package, ProgressSink, Workshop
+from carmel.storage.build.debian import debian_recipe
+from carmel.storage.build.files import explained, in_thread, locked
 from carmel.storage.build.micro import micro_recipe
 from carmel.storage.build.recipe import Recipe
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in (micro_recipe(),)})
+RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in (micro_recipe(), debian_recipe())})
 
 
 async def build(recipe: str, context: BuildContext, output: Path) -> KernelBundle | DiskImage:
@@ -42,16 +43,21 @@ async def build_recipe(recipe: Recipe, context: BuildContext, output: Path) -> K
     Raises ``Refused`` (``ProgramMissing``, ``NoPackageMirror``, ``KeyringMissing``), ``Unavailable``
     (``MirrorUnavailable``), ``InsufficientStorage``, ``Conflict`` if ``output`` is not an empty directory.
     """
+    context = replace(context, progress=_without_repeats(context.progress))
     with explained():
         _check_output(output)
         cache = ResultCache(context.cache)
         packages = await recipe.resolve(context)
-        name = f"{recipe.name}-{await asyncio.to_thread(recipe.key_of, packages)}"
+        name = f"{recipe.name}-{await in_thread(recipe.key_of, packages)}"
         async with locked(cache.lock_path(name)), _scratch(context.work) as work:
             if cache.find(name) is None:
                 result = await _make(recipe, replace(context, work=work), packages)
-                await asyncio.to_thread(cache.put, name, result)
-            delivered = await asyncio.to_thread(cache.deliver, name, work, output)
+                await in_thread(cache.put, name, result)
+            try:
+                delivered = await in_thread(cache.deliver, name, work, output)
+            except asyncio.CancelledError:
+                await in_thread(_empty, output)
+                raise
         context.progress(100, "done")
         return delivered
 
@@ -69,6 +75,18 @@ async def _make(recipe: Recipe, context: BuildContext, packages: tuple[Package, 
     return await recipe.make(Workshop(context, packages, archives, directory))
 
 
+def _without_repeats(progress: ProgressSink) -> ProgressSink:
+    last: tuple[int | None, str] | None = None
+
+    def told(percent: int | None, message: str) -> None:
+        nonlocal last
+        if (percent, message) != last:
+            last = (percent, message)
+            progress(percent, message)
+
+    return told
+
+
 def _check_output(output: Path) -> None:
     if not output.is_dir() or any(output.iterdir()):
         raise Conflict(
@@ -78,12 +96,17 @@ def _check_output(output: Path) -> None:
         )
 
 
+def _empty(output: Path) -> None:
+    for path in output.iterdir():
+        path.unlink()
+
+
 @contextlib.asynccontextmanager
 async def _scratch(work: Path) -> AsyncIterator[Path]:
     """A directory for one build, gone when the build ends, however it ends."""
-    directory = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="build-", dir=work))
+    directory = Path(await in_thread(tempfile.mkdtemp, prefix="build-", dir=work))
     try:
         yield directory
     finally:
         # A second cancellation must not stop the cleaning.
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
+        await in_thread(shutil.rmtree, directory, ignore_errors=True)

@@ -26,7 +26,7 @@ def section(elf: bytes, wanted: bytes) -> bytes:
             start = names + name
             if elf[start : elf.index(b"\0", start)] == wanted:
                 return elf[offset : offset + length]
-    except (struct.error, IndexError, ValueError) as exc:
+    except (struct.error, IndexError, OverflowError, ValueError) as exc:
         raise InternalError("an ELF file from a package is damaged") from exc
     return b""
 

@@ -8,15 +8,31 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from carmel.errors import CarmelError, InsufficientStorage, InternalError
 from carmel.run import ProgramFailed
 
+P = ParamSpec("P")
+T = TypeVar("T")
 # _IOW(0x94, 9, int) of linux/fs.h.
 _FICLONE = 0x40049409
 _LOCK_POLL_SECONDS = 0.05
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Like ``asyncio.to_thread``, but a cancelled caller goes on only when the thread has ended.
+
+    A thread cannot be stopped: what it still writes would appear behind the cleaning.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 @contextlib.asynccontextmanager

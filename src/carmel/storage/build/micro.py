@@ -12,17 +12,17 @@ from nobody else. It is started only where the machine has the agent's channel.
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
 from carmel.errors import InternalError
-from carmel.run import Command
 from carmel.storage.build.context import KernelBundle, Workshop
 from carmel.storage.build.cpio import Entry, archive
 from carmel.storage.build.elf import needed_libraries
+from carmel.storage.build.files import in_thread
+from carmel.storage.build.initramfs import base_entries, module_entries, only, unpack
 from carmel.storage.build.modules import Module, ModuleTree
 from carmel.storage.build.recipe import Recipe
 
@@ -34,7 +34,6 @@ _KEPT_PACKAGES = (
     r"busybox-static|linux-image-.*|qemu-guest-agent|"
     r"libc6|libgcc-s1|libcap2|libglib2\.0-0(t64)?|libnuma1|libpcre2-8-0|libudev1|liburing2|zlib1g|libatomic1"
 )
-_DIRECTORIES = ("dev", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin")
 _GUEST_AGENT = "usr/sbin/qemu-ga"
 # Where each of our files in micro_guest/ goes; all are scripts.
 _SCRIPTS = {
@@ -83,40 +82,25 @@ async def _make(workshop: Workshop, modules: Sequence[str], files: Sequence[Entr
     context = workshop.context
     context.progress(60, "unpacking packages")
     root = workshop.directory / "root"
-    root.mkdir()
-    for package in sorted(workshop.archives.glob("*.deb")):
-        await context.runner.run(Command(["dpkg-deb", "--extract", package, root]))
-    kernel = _only(root.glob("boot/vmlinuz-*"), "kernel")
-    tree = ModuleTree(_only(root.glob("**/lib/modules/*"), "directory of kernel modules"), context.runner)
+    await unpack(context, workshop.archives, root)
+    kernel = only(root.glob("boot/vmlinuz-*"), "kernel")
+    tree = ModuleTree(only(root.glob("**/lib/modules/*"), "directory of kernel modules"), context.runner)
     loaded = await tree.load_order([*_REQUIRED_MODULES, *modules], optional=_OPTIONAL_MODULES)
     context.progress(85, "writing the initramfs")
     initrd = workshop.directory / "initrd"
-    await asyncio.to_thread(_write_initramfs, initrd, root, loaded, files)
+    await in_thread(_write_initramfs, initrd, root, loaded, files)
     return KernelBundle(kernel.rename(workshop.directory / "kernel"), initrd, COMMAND_LINE)
 
 
 def _write_initramfs(initrd: Path, root: Path, modules: Sequence[Module], files: Iterable[Entry]) -> None:
     entries = [
-        *_base(root),
+        *base_entries(root),
         *_scripts(),
         *_guest_agent(root),
-        *(Entry.file(f"lib/modules/{module.file_name}", module.data) for module in modules),
-        Entry.file("etc/modules", "".join(f"{module.file_name}\n" for module in modules).encode()),
+        *module_entries(modules),
         *files,
     ]
     initrd.write_bytes(gzip.compress(archive(entries), 6, mtime=0))
-
-
-def _base(root: Path) -> Iterator[Entry]:
-    busybox = _only(root.glob("**/bin/busybox"), "busybox")
-    yield Entry.file("bin/busybox", busybox.read_bytes(), executable=True)
-    yield Entry.symlink("bin/sh", "busybox")
-    # The kernel opens it for /init, before anything is mounted.
-    yield Entry.character_device("dev/console", 5, 1)
-    yield Entry.file("etc/passwd", b"root::0:0:root:/root:/bin/sh\n")
-    yield Entry.file("etc/group", b"root:x:0:\n")
-    for path in _DIRECTORIES:
-        yield Entry.directory(path)
 
 
 def _scripts() -> Iterator[Entry]:
@@ -141,10 +125,3 @@ def _guest_agent(root: Path) -> Iterator[Entry]:
         library = found[0].read_bytes()
         yield Entry.file(f"lib/{name}", library, executable=True)
         waiting += needed_libraries(library)
-
-
-def _only(paths: Iterable[Path], what: str) -> Path:
-    found = sorted(paths)
-    if not found:
-        raise InternalError(f"the packages hold no {what}")
-    return found[-1]

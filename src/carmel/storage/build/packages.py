@@ -46,13 +46,13 @@ class PrivateApt:
     """One suite and architecture. ``directory`` is kept between builds; several processes may use it at once."""
 
     def __init__(
-        self, directory: Path, origin: Origin, architecture: str, runner: Runner, *, keyring: Path = KEYRING
+        self, directory: Path, origin: Origin, architecture: str, runner: Runner, *, keyring: Path | None = None
     ) -> None:
         self._directory = directory
         self._origin = origin
         self._architecture = architecture
         self._runner = runner
-        self._keyring = keyring
+        self._keyring = keyring or KEYRING
         self._config = directory / "apt.conf"
         self._stamp = directory / "updated"
 

@@ -7,6 +7,7 @@ written into this program.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -43,11 +44,10 @@ def find_origin(suite: str, mirror: str | None, *, root: Path = Path("/")) -> Or
     runs another release of Debian has the wanted one on the same mirrors, under ``suite`` and ``suite-updates``, and
     its security fixes under ``suite-security``.
 
-    Raises ``Refused`` (code ``NoPackageMirror``) when there is neither.
+    Raises ``Refused``: code ``NoPackageMirror`` when there is neither, ``MirrorInvalid`` if ``mirror`` is no address.
     """
     if mirror:
-        main, *security = mirror.split()
-        return _origin(suite, [main], security)
+        return _named_origin(suite, mirror)
     machine = list(_machine_sources(root / "etc/apt")) if _is_debian(root) else []
     usable = [source for source in machine if "main" in source.components and _is_archive(source.uri)]
     own = {_release(source.suite) for source in usable if source.suite.endswith(("-updates", "-security"))}
@@ -138,6 +138,17 @@ def _suffix(suite: str) -> str:
 
 def _release(suite: str) -> str:
     return suite.replace("/", "-").partition("-")[0]
+
+
+def _named_origin(suite: str, mirror: str) -> Origin:
+    uris = mirror.split(" ")
+    if not 1 <= len(uris) <= 2 or not all(re.fullmatch(r"(https?://|file:/)[!-Z^-~]+", uri) for uri in uris):
+        raise Refused(
+            "the mirror for builds is not the address of a Debian archive",
+            code="MirrorInvalid",
+            hint="give an http or https address, and if wanted a space and that of the security archive",
+        )
+    return _origin(suite, uris[:1], uris[1:])
 
 
 def _origin(suite: str, main: list[str], security: list[str]) -> Origin:
