@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from carmel.paths import Paths
-from carmel.resources.catalog import CATALOG
+from carmel.resources.catalog import find_entry
 
 VM = "demo"
 OFFICIAL = "debian"
@@ -200,7 +200,7 @@ class Demo:
 
 def official_image_is_reachable() -> bool:
     """One HEAD request, answered or not within a few seconds."""
-    request = urllib.request.Request(CATALOG[OFFICIAL].url, method="HEAD")
+    request = urllib.request.Request(find_entry(OFFICIAL).url, method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=_REACHABLE_SECONDS) as answer:
             return bool(answer.status == 200)
