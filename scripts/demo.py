@@ -151,7 +151,7 @@ class Demo:
         with subprocess.Popen([self._carmel, "logs", VM, "-f"], stdout=subprocess.PIPE, text=True) as logs:
             assert logs.stdout is not None
             try:
-                found = next((line for line in logs.stdout if f"nonce={nonce}" in line), None)
+                found = next((line for line in logs.stdout if f"ready nonce={nonce}" in line), None)
             finally:
                 logs.terminate()
         if found is None:
