@@ -26,7 +26,7 @@ from carmel.apiserver.reviews import find_review
 from carmel.apiserver.shared import Shared
 from carmel.apiserver.status import failure, status_response
 from carmel.apiserver.streams import Streams
-from carmel.errors import BadRequest, CarmelError, InternalError, NotFound
+from carmel.errors import BadRequest, CarmelError, InternalError, Invalid, NotFound
 from carmel.store.protocol import Store
 
 _LOG = logging.getLogger(__name__)
@@ -105,10 +105,10 @@ class App:
             info = resolve(request.method, request.raw_path, watch=watch)
             response = await self._dispatch(info, request, user)
         except CarmelError as error:
-            response = self._failed(error, info)
+            response = self._failed(error, info, request)
         except Exception as error:  # noqa: BLE001 - the last resort: a client gets a Status, the log the rest
             _LOG.exception("a request failed: %s %r", request.method, scope.get("path"))
-            response = self._failed(_bug(error), info)
+            response = self._failed(_bug(error), info, request)
         try:
             await response(scope, receive, answered)
         finally:
@@ -146,13 +146,13 @@ class App:
             await channels.console(self._streams, self.shared, info, scope, receive, send)
         except CarmelError as error:
             code = error.http_status
-            await channels.refuse(send, _status_of(error, info))
+            await channels.refuse(send, _status_of(error, info, request))
         finally:
             self._count(info, code, time.perf_counter() - began, verb="connect")
 
     # -- answers --------------------------------------------------------------------------------------------------
-    def _failed(self, error: CarmelError, info: RequestInfo | None) -> ASGIApp:
-        return status_response(_status_of(error, info))
+    def _failed(self, error: CarmelError, info: RequestInfo | None, request: Request) -> ASGIApp:
+        return status_response(_status_of(error, info, request))
 
     def _count(self, info: RequestInfo | None, status: int, seconds: float, verb: str = "") -> None:
         if info is None:
@@ -195,10 +195,12 @@ class _Answered:
         await self._send(message)
 
 
-def _status_of(error: CarmelError, info: RequestInfo | None) -> dict[str, object]:
+def _status_of(error: CarmelError, info: RequestInfo | None, request: Request) -> dict[str, object]:
     if info is None or info.kind is None:
         return failure(error)
-    return failure(error, kind=info.kind.plural, group=info.kind.group, name=info.name)
+    # Kubernetes names the kind where the object is at fault, and the resource everywhere else.
+    kind = info.kind.kind if isinstance(error, Invalid) else info.kind.plural
+    return failure(error, kind=kind, group=info.kind.group, name=info.name or request.object_name)
 
 
 def _bug(error: Exception) -> InternalError:

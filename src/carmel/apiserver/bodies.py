@@ -10,12 +10,18 @@ from typing import Any
 
 import orjson
 
+from carmel.apiserver import kubernetes_protobuf
 from carmel.errors import BadRequest, UnsupportedMediaType
 from carmel.resources.base import JsonObject
 
 MAX_DEPTH = 64
 JSON_TYPES = frozenset({"application/json", ""})
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
+
+
+PROTOBUF_TYPE = kubernetes_protobuf.MEDIA_TYPE
+OBJECT_TYPES = ("application/json", "application/yaml", PROTOBUF_TYPE)
+"""What a body may be; protobuf for the kinds that Kubernetes itself has."""
 
 
 def media_type(content_type: str) -> str:
@@ -30,8 +36,10 @@ def parse_object(body: bytes, content_type: str) -> JsonObject:
         parsed = parse_json(body)
     elif kind in YAML_TYPES:
         parsed = parse_yaml(body)
+    elif kind == PROTOBUF_TYPE:
+        parsed = kubernetes_protobuf.parse_protobuf(body)
     else:
-        raise unsupported(kind, (*sorted(JSON_TYPES - {""}), "application/yaml"))
+        raise unsupported(kind, OBJECT_TYPES)
     if not isinstance(parsed, dict):
         raise BadRequest("the body must be an object")
     return parsed

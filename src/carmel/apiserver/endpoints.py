@@ -97,7 +97,7 @@ class Endpoints:
         for entry in ranges:
             if entry.type in {JSON, "application/*", "*/*"}:
                 return await self._v2_as(JSON, request)
-            if entry.type == gnostic.MEDIA_TYPE:
+            if entry.type in gnostic.ACCEPTED:
                 return await self._v2_as(gnostic.MEDIA_TYPE, request)
         raise NotAcceptable(f"only the following media types are accepted: {JSON}, {gnostic.MEDIA_TYPE}")
 

@@ -13,7 +13,10 @@ from typing import Any
 
 import orjson
 
-MEDIA_TYPE = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+ACCEPTED = frozenset(f"application/com.github.proto-openapi.spec.v2{mark}v1.0+protobuf" for mark in "@.")
+"""What clients ask for: older ones with ``@``, which is no character of a media type (RFC 9110 section 8.3.1)."""
+MEDIA_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+"""What is answered to all: Go's parser of media types refuses the ``@``."""
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 
 Encode = Callable[[Any], bytes]

@@ -55,6 +55,13 @@ def definition_name(kind: Kind) -> str:
     return f"{prefix}.{kind.version}.{kind.kind}"
 
 
+def _patch_types(kind: Kind) -> list[str]:
+    """Strategic merge patches need Go struct tags: only the kinds that clients have built in take them. kubectl looks
+    here before it chooses."""
+    ours = kind.group == "carmel.dev"
+    return [str(media) for media in PatchType if not (ours and media is PatchType.STRATEGIC)]
+
+
 def _marked_schema(kind: Kind) -> JsonObject:
     return {**structural_schema(kind), "x-kubernetes-group-version-kind": [gvk_of(kind)]}
 
@@ -115,7 +122,7 @@ def v3_document(group: str, version: str) -> bytes | None:
             if verb in {"create", "update"}:
                 operation["requestBody"] = {"content": {"application/json": {"schema": reference}}, "required": True}
             if verb == "patch":
-                content = {str(media): {"schema": {"type": "object"}} for media in PatchType}
+                content = {media: {"schema": {"type": "object"}} for media in _patch_types(kind)}
                 operation["requestBody"] = {"content": content, "required": True}
             paths.setdefault(path, {})[method] = operation
     document = {
@@ -166,7 +173,7 @@ def v2_document() -> JsonObject:
         for path, method, verb, within, common in _operations(kind):
             paths.setdefault(path, {})[method] = {
                 **common,
-                "consumes": [str(media) for media in PatchType] if verb == "patch" else ["*/*"],
+                "consumes": _patch_types(kind) if verb == "patch" else ["*/*"],
                 "produces": ["application/json", "application/yaml"],
                 "schemes": ["https"],
                 "parameters": _v2_parameters(verb, within, reference),

@@ -26,7 +26,7 @@ class ClientGone(Exception):
 class Request:
     """What handlers read. Bodies are read once."""
 
-    __slots__ = ("_receive", "headers", "method", "query", "scope")
+    __slots__ = ("_receive", "headers", "method", "object_name", "query", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -34,6 +34,8 @@ class Request:
         self.headers = Headers(scope=scope)
         self.query = QueryParams(scope["query_string"])
         self._receive = receive
+        self.object_name = ""
+        """What the body says that its object is called: errors name it."""
 
     @property
     def raw_path(self) -> bytes:

@@ -9,11 +9,19 @@ from __future__ import annotations
 import orjson
 from starlette.responses import Response
 
-from carmel.errors import CarmelError, Invalid
+from carmel.errors import CarmelError, Cause, Invalid
 from carmel.resources.base import JsonObject
 
 JSON = "application/json"
 _RETRY_AFTER_SECONDS = 1
+_LABELS = {
+    "FieldValueRequired": "Required value",
+    "FieldValueDuplicate": "Duplicate value",
+    "FieldValueForbidden": "Forbidden",
+    "FieldValueNotSupported": "Unsupported value",
+    "FieldValueTooLong": "Too long",
+}
+"""Kubernetes' names for what can be wrong with a field (``field.ErrorType``); the rest is an invalid value."""
 
 
 def failure(error: CarmelError, *, kind: str = "", group: str = "", name: str = "") -> JsonObject:
@@ -23,9 +31,7 @@ def failure(error: CarmelError, *, kind: str = "", group: str = "", name: str = 
         if value:
             details[key] = value
     if isinstance(error, Invalid) and error.causes:
-        details["causes"] = [
-            {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in error.causes
-        ]
+        details["causes"] = [_cause(cause) for cause in error.causes]
     elif error.field:
         details["causes"] = [{"reason": "FieldValueInvalid", "message": error.message, "field": error.field}]
     if error.http_status in {429, 503, 504}:
@@ -40,6 +46,13 @@ def failure(error: CarmelError, *, kind: str = "", group: str = "", name: str = 
         "details": details,
         "code": error.http_status,
     }
+
+
+def _cause(cause: Cause) -> JsonObject:
+    """kubectl shows field and message only, so the message begins with what is the matter."""
+    label = _LABELS.get(cause.reason, "Invalid value")
+    message = cause.message if cause.message.startswith(label) else f"{label}: {cause.message}"
+    return {"reason": cause.reason, "message": message, "field": cause.field}
 
 
 def success(*, kind: str, group: str, name: str, uid: str) -> JsonObject:

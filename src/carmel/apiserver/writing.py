@@ -12,6 +12,8 @@ from starlette.responses import Response
 from carmel.apiserver import query
 from carmel.apiserver.bodies import (
     JSON_TYPES,
+    OBJECT_TYPES,
+    PROTOBUF_TYPE,
     YAML_TYPES,
     media_type,
     parse_json,
@@ -42,7 +44,7 @@ async def create(store: Store, info: RequestInfo, request: Request) -> Response:
     shape = wanted(request.headers.get("accept", ""))
     options = _write_options(request)
     body = await _object(request)
-    _place(kind, info, body)
+    _place(kind, info, request, body)
     stored = await store.create(kind, body, options)
     return object_response(stored, shape, request, 201, **_warnings(options))
 
@@ -52,7 +54,7 @@ async def replace(store: Store, info: RequestInfo, request: Request) -> Response
     shape = wanted(request.headers.get("accept", ""))
     options = _write_options(request)
     body = await _object(request)
-    _place(kind, info, body)
+    _place(kind, info, request, body)
     stored = await store.replace(kind, body, subresource=info.subresource, options=options)
     return object_response(stored, shape, request, 200, **_warnings(options))
 
@@ -74,7 +76,7 @@ async def patch(store: Store, info: RequestInfo, request: Request) -> Response:
     if patch_type is PatchType.APPLY:
         if not isinstance(document, dict):
             raise BadRequest("the body must be an object")
-        _place(kind, info, document)
+        _place(kind, info, request, document)
     existed = patch_type is not PatchType.APPLY or await _exists(store, kind, info)
     stored = await store.patch(
         kind,
@@ -143,8 +145,8 @@ async def _in_thread(parse: Any, body: bytes, *arguments: Any, always: bool = Fa
 async def _object(request: Request) -> JsonObject:
     content_type = request.headers.get("content-type", "")
     kind = media_type(content_type)
-    if kind not in JSON_TYPES | YAML_TYPES:
-        raise unsupported(kind, ("application/json", "application/yaml"))
+    if kind not in {*JSON_TYPES, *YAML_TYPES, PROTOBUF_TYPE}:
+        raise unsupported(kind, OBJECT_TYPES)
     body = await request.body()
     parsed: JsonObject = await _in_thread(parse_object, body, content_type, always=kind in YAML_TYPES)
     return parsed
@@ -158,7 +160,7 @@ def _patch_type(request: Request) -> PatchType:
         raise unsupported(given, tuple(PatchType)) from None
 
 
-def _place(kind: Kind, info: RequestInfo, body: JsonObject) -> None:
+def _place(kind: Kind, info: RequestInfo, request: Request, body: JsonObject) -> None:
     """What the body says of itself must be what the URL says; what it leaves out is taken from there."""
     for field, right in (("apiVersion", kind.api_version), ("kind", kind.kind)):
         given = body.setdefault(field, right)
@@ -170,6 +172,8 @@ def _place(kind: Kind, info: RequestInfo, body: JsonObject) -> None:
     metadata = body.setdefault("metadata", {})
     if not isinstance(metadata, dict):
         raise BadRequest("metadata must be an object", field="metadata")
+    name = metadata.get("name")
+    request.object_name = name if isinstance(name, str) else ""
     if info.name and metadata.setdefault("name", info.name) != info.name:
         raise BadRequest(
             f"the name of the object ({str(metadata['name'])[:80]}) does not match the name on the URL ({info.name})",
