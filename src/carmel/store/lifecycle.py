@@ -20,6 +20,7 @@ _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _SUFFIX_LENGTH = 5
 _GENERATED_BASE = 63 - _SUFFIX_LENGTH
 _SERVER_SET = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+_MAPS_AND_LISTS = ("labels", "annotations", "finalizers", "ownerReferences")
 NAMESPACE_FINALIZER = "kubernetes"
 
 
@@ -32,12 +33,15 @@ def invalid(kind: Kind, name: str, *causes: Cause) -> Invalid:
 
 
 def metadata_of(body: JsonObject) -> JsonObject:
-    """``metadata``, made when it is missing. Raises ``BadRequest`` when it is no object."""
+    """``metadata``, made when it is missing, without empty maps and lists. Raises ``BadRequest`` for no object."""
     metadata = body.setdefault("metadata", {})
     if metadata is None:
         metadata = body["metadata"] = {}
     if not isinstance(metadata, dict):
         raise BadRequest("metadata must be an object", field="metadata")
+    for field in _MAPS_AND_LISTS:
+        if metadata.get(field) in ({}, []):
+            del metadata[field]
     return metadata
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from carmel.errors import BadRequest, Cause, Conflict
+from carmel.errors import BadRequest, CarmelError, Cause, Conflict
 from carmel.resources.base import JsonObject, format_time
 from carmel.store.merge import fields
 from carmel.store.merge.fields import FieldSet
@@ -24,7 +24,7 @@ from carmel.store.merge.managers import (
     owned_part,
     updated,
 )
-from carmel.store.merge.typed import Schema, Untypable, field_set, merge, remove, with_named_parents
+from carmel.store.merge.typed import Comparison, Schema, Untypable, field_set, merge, remove, with_named_parents
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _KUBECTL = "kubectl"
@@ -57,7 +57,8 @@ def apply(
         unowned = differences(schema, {}, live)
         before = Manager(BEFORE_FIRST_APPLY, UPDATE, manager.api_version)
         managers = updated({}, before, unowned, now)
-    claimed = owned_part(_claims(schema, config), manager.subresource, has_status=application.has_status)
+    wanted = _claims(schema, config)
+    claimed = owned_part(wanted, manager.subresource, has_status=application.has_status)
     last = managers.get(manager)
     after = {**managers, manager: Owned(claimed, last.time if last else None)}
     try:
@@ -65,20 +66,35 @@ def apply(
     except Untypable as error:
         raise _unfit(error) from None
     if last is not None:
-        merged = _prune(schema, merged, last.fields, frozenset().union(*(owned.fields for owned in after.values())))
-    new = admit(_kubectl_annotation(live, merged, application))
-    changed = differences(schema, live, new)
+        # With what only the server sets: metadata never goes, though nobody may own a field in it.
+        merged = _prune(schema, merged, last.fields, wanted.union(*(one.fields for one in after.values())))
+    try:
+        new = admit(_kubectl_annotation(live, merged, application))
+    except CarmelError:
+        # Whose fields these are comes before whether they are valid.
+        _check_conflicts(schema, live, merged, managers, application)
+        raise
+    changed = _check_conflicts(schema, live, new, managers, application)
     written = changed.added | changed.modified
-    taken = {other: owned.fields & written for other, owned in managers.items() if other != manager}
-    taken = {other: conflicting for other, conflicting in taken.items() if conflicting}
-    if taken and not application.force and not _is_own_history(schema, live, application, taken):
-        raise conflict(taken, managers)
     for other, owned in managers.items():
         if other != manager:
             after[other] = Owned(owned.fields - written - changed.removed, owned.time)
     if last is None or last.fields != claimed or written or changed.removed:
         after[manager] = Owned(claimed, format_time(now))
     return new, {one: owned for one, owned in after.items() if owned.fields}
+
+
+def _check_conflicts(
+    schema: Schema, live: JsonObject, new: JsonObject, managers: Managers, application: Application
+) -> Comparison:
+    """What the apply changes; unless forced only fields that no one else owns."""
+    changed = differences(schema, live, new)
+    written = changed.added | changed.modified
+    taken = {other: owned.fields & written for other, owned in managers.items() if other != application.manager}
+    taken = {other: conflicting for other, conflicting in taken.items() if conflicting}
+    if taken and not application.force and not _is_own_history(schema, live, application, taken):
+        raise conflict(taken, managers)
+    return changed
 
 
 def _claims(schema: Schema, config: JsonObject) -> FieldSet:
