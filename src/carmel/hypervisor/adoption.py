@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,10 +106,10 @@ class Adoption:
                 mark in word for word in words for mark in marks
             )
 
-        for process in await asyncio.to_thread(self._table.find, ours):
-            if process not in known:
-                _log.warning("process %d belongs to no VM and is ended", process.pid)
-                self._table.signal(process, signal.SIGKILL)
+        strangers = [each for each in await asyncio.to_thread(self._table.find, ours) if each not in known]
+        for process in strangers:
+            _log.warning("process %d belongs to no VM and is ended", process.pid)
+        await asyncio.gather(*(Running(process, self._table).kill() for process in strangers))
 
     def _remove_stale_sockets(self, uids: set[str]) -> None:
         kept = {self._paths.machine(uid).runtime for uid in uids}

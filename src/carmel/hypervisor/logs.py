@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 from carmel.units import KIB, MIB
@@ -19,6 +20,7 @@ SERIAL_LOG_BYTES = 4 * MIB
 """For each of the two files of the serial log."""
 QEMU_LOG_BYTES = 256 * KIB
 _LAST_WORDS_BYTES = 4 * KIB
+_PANIC = re.compile(r"---\[ end (Kernel panic - not syncing:? ?.*?) ?(?:\]---)?$")
 
 
 def cap(log: Path, older: Path | None, limit: int) -> None:
@@ -57,6 +59,21 @@ def last_words(log: Path, offset: int) -> list[str]:
         return []
     lines = ("".join(char for char in line if char.isprintable()).strip() for line in text.splitlines())
     return [line for line in lines if line]
+
+
+def panic_message(serial_log: Path) -> str | None:
+    """What a Linux kernel panicked with, if that is the last thing on the console.
+
+    The way that is left where the guest has no pvpanic driver (Debian's arm64 kernels have none): a kernel that was
+    not told to reboot stops for ever behind this line (kernel/panic.c).
+    """
+    with contextlib.suppress(FileNotFoundError), serial_log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - KIB))
+        lines = file.read(KIB).decode("utf-8", "replace").strip().splitlines()
+        found = _PANIC.search(lines[-1]) if lines else None
+        return "".join(char for char in found[1] if char.isprintable()) if found else None
+    return None
 
 
 def size_of(log: Path) -> int:

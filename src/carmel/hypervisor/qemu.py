@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from carmel.errors import Refused
+from carmel.errors import CarmelError, Refused
 from carmel.hypervisor import logs
 from carmel.hypervisor.abilities import find_abilities
 from carmel.hypervisor.accelerator import HostSystem, choose_accelerator
@@ -31,7 +31,7 @@ from carmel.paths import Paths
 from carmel.run import Runner, find_program
 
 _log = logging.getLogger(__name__)
-_CAP_SECONDS = 30.0
+_LOOK_SECONDS = 5.0
 
 
 class QemuHypervisor:
@@ -61,7 +61,7 @@ class QemuHypervisor:
         self._hubs: dict[str, ConsoleHub] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._platforms: dict[tuple[Path, int], Platform] = {}
-        self._capping: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def platform(self) -> Platform:
         """What VMs run on. Asked anew when QEMU's file changed (an upgrade).
@@ -100,7 +100,7 @@ class QemuHypervisor:
         self._machines.update({machine.record.uid: machine for machine in machines})
         for machine in machines:
             self._changes.tell(machine.record.uid, "adopted")
-        self._start_capping()
+        self._start_looking()
         return machines
 
     def machine(self, uid: str) -> QemuMachine | None:
@@ -128,10 +128,10 @@ class QemuHypervisor:
         self._locks.pop(uid, None)
 
     async def close(self) -> None:
-        if self._capping is not None:
-            self._capping.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._capping
+                await self._looking
         for hub in list(self._hubs.values()):
             await hub.close()
         for machine in list(self._machines.values()):
@@ -155,7 +155,7 @@ class QemuHypervisor:
             )
             machine = await launching.run()
             self._machines[config.uid] = machine
-            self._start_capping()
+            self._start_looking()
         self._changes.tell(config.uid, "launched")
         return machine
 
@@ -171,18 +171,19 @@ class QemuHypervisor:
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())
 
-    def _start_capping(self) -> None:
-        if self._capping is None:
-            self._capping = asyncio.create_task(self._cap_logs())
+    def _start_looking(self) -> None:
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_after_logs())
 
-    async def _cap_logs(self) -> None:
+    async def _look_after_logs(self) -> None:
         while True:
             for machine in list(self._machines.values()):
                 try:
+                    await machine.look_for_panic()
                     await asyncio.to_thread(_cap, machine)
-                except OSError as exc:
-                    _log.warning("the logs of %s cannot be kept short: %s", machine.record.uid, exc)
-            await asyncio.sleep(_CAP_SECONDS)
+                except (OSError, CarmelError) as exc:
+                    _log.warning("the logs of %s cannot be looked after: %s", machine.record.uid, exc)
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _cap(machine: QemuMachine) -> None:

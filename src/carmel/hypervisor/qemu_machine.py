@@ -59,6 +59,7 @@ class QemuMachine:
         self._qmp: QmpConnection | None = None
         self._state = MachineState.PAUSED if qemu is not None else MachineState.ENDED
         self._guest_reason: str | None = None
+        self._log_seen = -1
         self._busy = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = self._background(self._watch_process(qemu)) if qemu is not None else None
@@ -159,6 +160,20 @@ class QemuMachine:
         elif self.record.ending is None and (await self.execute("query-migrate")).get("status") is not None:
             # A suspend that did not come to its end. Whoever wanted it asks again.
             await savedstate.undo(self)
+        await self.look_for_panic()
+
+    async def look_for_panic(self) -> None:
+        """Whether the guest hangs in a panic that only its console tells of."""
+        size = await asyncio.to_thread(logs.size_of, self.paths.serial_log)
+        if self._state is not MachineState.RUNNING or size == self._log_seen:
+            return
+        self._log_seen = size
+        message = await asyncio.to_thread(logs.panic_message, self.paths.serial_log)
+        if message is not None:
+            self._guest_reason = message
+            self._set_state(MachineState.PANICKED, "guest panicked")
+            # It would spin for ever.
+            await self.execute("stop")
 
     def attach_later(self) -> None:
         """Go on trying in the background."""
@@ -249,7 +264,7 @@ class QemuMachine:
                 self._set_state(MachineState.PAUSED, "paused")
             case "RESUME":
                 self._set_state(MachineState.RUNNING, "resumed")
-            case "RESET" if self._state is MachineState.SHUTDOWN:
+            case "RESET" if self._state in (MachineState.SHUTDOWN, MachineState.PANICKED):
                 self._set_state(MachineState.PAUSED, "reset")
             case "VSERPORT_CHANGE" if event.data.get("id") == "agent":
                 self._around.changed(self.record.uid, "guest agent")

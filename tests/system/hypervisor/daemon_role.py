@@ -10,18 +10,20 @@ import pickle
 import sys
 from pathlib import Path
 
+from carmel.hypervisor.config import MachineConfig
 from carmel.hypervisor.qemu import QemuHypervisor
 from carmel.paths import Paths
 from carmel.run import SystemRunner
 
 
-async def main(state: str, runtime: str, cache: str, config: str) -> None:
-    hypervisor = QemuHypervisor(Paths(Path(state), Path(runtime), Path(cache)), SystemRunner())
-    machine = await hypervisor.launch(pickle.loads(Path(config).read_bytes()))
+async def main(paths: Paths, config: MachineConfig) -> None:
+    hypervisor = QemuHypervisor(paths, SystemRunner())
+    machine = await hypervisor.launch(config)
     sys.stdout.write(f"{machine.launch.launch_id} {machine.launch.pid}\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:5]))
+    state, runtime, cache, pickled = map(Path, sys.argv[1:5])
+    asyncio.run(main(Paths(state, runtime, cache), pickle.loads(pickled.read_bytes())))

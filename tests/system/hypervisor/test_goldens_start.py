@@ -72,7 +72,7 @@ async def test_golden_starts(case: Case, place: Path, bundle: KernelBundle, path
         for number, name in (("101", "qmp"), ("102", "serial"), ("103", "agent")):
             sockets[number] = stack.enter_context(listen(place / "run" / name))
         text = re.sub(r"fd=(\d+)", lambda match: f"fd={sockets[match[1]].fileno()}", text)
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - it is not waited for here
             [*as_argv(text), "-S"],
             stderr=subprocess.PIPE,
             pass_fds=[each.fileno() for each in sockets.values()],

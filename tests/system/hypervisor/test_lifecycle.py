@@ -17,6 +17,7 @@ from carmel.errors import CarmelError, Refused
 from carmel.hypervisor.config import DiskConfig, NicConfig, UefiFirmware
 from carmel.hypervisor.failures import QEMUFailed, QEMUNotAnswering
 from carmel.hypervisor.machine import MachineState
+from carmel.hypervisor.qemu import QemuHypervisor
 from carmel.hypervisor.qemu_machine import QemuMachine
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import DiskBus, TerminationReason
@@ -26,10 +27,20 @@ USER_NET = NicConfig("default", "52:54:00:11:22:33", {"type": "user"})
 READY = b"ready nonce="
 
 
-async def until_agent(machine: QemuMachine) -> None:
-    async with asyncio.timeout(30):
-        while await machine.guest() is None:
-            await asyncio.sleep(0.1)
+async def until_agent(hypervisor: QemuHypervisor, machine: QemuMachine) -> None:
+    async with asyncio.timeout(30), hypervisor.changes() as changes:
+        if await machine.guest() is None:
+            async for _change in changes:
+                if await machine.guest() is not None:
+                    return
+
+
+def make_image(path: Path) -> Path:
+    """Where QEMU's user may come."""
+    path.parent.mkdir(parents=True)
+    path.parent.chmod(0o711)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "16M"], check=True)
+    return path
 
 
 async def test_a_guest_boots_answers_and_shuts_down(house: House, make_config: ConfigMaker) -> None:
@@ -41,7 +52,7 @@ async def test_a_guest_boots_answers_and_shuts_down(house: House, make_config: C
     assert machine.launch.machine_type.startswith("virt-")
     seen = await read_until(hypervisor, config.uid, READY)
     assert f"nonce=n{os.getpid()}".encode() in seen
-    await until_agent(machine)
+    await until_agent(hypervisor, machine)
     guest = await machine.guest()
     assert guest is not None
     assert guest.host_name == "micro"
@@ -134,10 +145,7 @@ async def test_a_taken_port_is_named_and_nothing_is_left(house: House, make_conf
 
 
 async def test_no_disk_has_two_users(house: House, make_config: ConfigMaker, paths: Paths) -> None:
-    image = paths.state / "shared.qcow2"
-    image.parent.mkdir(parents=True)
-    image.parent.chmod(0o711)
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "16M"], check=True)
+    image = make_image(paths.state / "shared.qcow2")
     hypervisor = house.hypervisor()
     disk = DiskConfig("root", DiskBus.VIRTIO, image, "qcow2", "root")
     first = await hypervisor.launch(make_config(disks=(disk,)), paused=True)
@@ -194,10 +202,7 @@ async def test_suspend_and_restore_go_on_where_they_were(house: House, make_conf
 async def test_an_nvme_disk_cannot_be_suspended_and_runs_on(
     house: House, make_config: ConfigMaker, paths: Paths
 ) -> None:
-    image = paths.state / "disk.qcow2"
-    image.parent.mkdir(parents=True)
-    image.parent.chmod(0o711)
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "16M"], check=True)
+    image = make_image(paths.state / "disk.qcow2")
     config = make_config(disks=(DiskConfig("root", DiskBus.NVME, image, "qcow2", "root"),))
     machine = await house.hypervisor().launch(config)
     assert any("nvme" in blocker for blocker in await machine.migration_blockers())

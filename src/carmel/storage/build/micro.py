@@ -26,8 +26,9 @@ from carmel.storage.build.initramfs import base_entries, module_entries, only, u
 from carmel.storage.build.modules import Module, ModuleTree
 from carmel.storage.build.recipe import Recipe
 
-# panic=-1: reboot at once, or a panic would hang the guest until somebody looks.
-COMMAND_LINE = "console=ttyAMA0 panic=-1"
+# No panic=: a kernel that panics stops with its last words on the console, where the host finds them. Debian's arm64
+# kernels have no pvpanic driver that could tell it otherwise.
+COMMAND_LINE = "console=ttyAMA0"
 _REQUIRED_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "evdev")
 _OPTIONAL_MODULES = ("nvme", "virtio_scsi", "sd_mod", "gpio_keys", "virtio_balloon")
 _KEPT_PACKAGES = (
