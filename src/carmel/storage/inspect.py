@@ -111,10 +111,11 @@ def _check_raw(head: bytes, file: BinaryIO, file_size: int) -> None:
         raise _unknown("empty")
     if _is_text(head):
         raise _unknown("text (perhaps a server's error page)")
-    if file_size >= SECTOR:
-        file.seek(file_size - SECTOR)
-        if file.read(8) == b"conectix":
-            raise _unknown("a VHD disk")
+    if file_size % SECTOR:
+        raise qcow2.damaged("it does not end at a whole sector: it was cut off", code="ImageTruncated")
+    file.seek(file_size - SECTOR)
+    if file.read(8) == b"conectix":
+        raise _unknown("a VHD disk")
     if head[SECTOR : SECTOR + 8] == b"EFI PART":
         # UEFI specification, "GPT Header": where the copy of the header lies, which is the disk's last sector.
         (alternate,) = struct.unpack_from("<Q", head, SECTOR + 32)
@@ -123,8 +124,6 @@ def _check_raw(head: bytes, file: BinaryIO, file_size: int) -> None:
                 f"it ends at byte {file_size}, but its partition table says {(alternate + 1) * SECTOR}: it was cut off",
                 code="ImageTruncated",
             )
-    if file_size % SECTOR:
-        raise qcow2.damaged("it does not end at a whole sector: it was cut off", code="ImageTruncated")
 
 
 def _is_text(head: bytes) -> bool:

@@ -115,12 +115,14 @@ async def test_a_volume_waits_for_its_image(world: World, tmp_path: Path) -> Non
     assert "error" not in ready["status"]
 
 
+async def look_again(world: World, name: str) -> None:
+    await world.change(VOLUME, name, lambda one: one["metadata"].update(labels={"look": "again"}))
+
+
 async def test_an_empty_volume_grows(world: World) -> None:
     await world.volume("data", size="10Mi")
     await world.until_phase(VOLUME, "data", "Ready")
-    volume = await world.get(VOLUME, "data")
-    volume["spec"]["size"] = "3Gi"
-    await world.store.replace(VOLUME, volume)
+    await world.change(VOLUME, "data", lambda one: one["spec"].update(size="3Gi"))
     await world.until(VOLUME, "data", lambda one: one["status"].get("capacityBytes") == 3 * GIB)
 
 
@@ -135,8 +137,7 @@ async def test_a_disk_that_somebody_has_open_is_not_grown_until_it_is_free(world
         assert holder.stdout is not None
         holder.stdin.write(b"length\n")
         assert b"MiB" in await holder.stdout.readline()
-        volume["spec"]["size"] = "20Mi"
-        await world.store.replace(VOLUME, volume)
+        await world.change(VOLUME, "data", lambda one: one["spec"].update(size="20Mi"))
         held = await world.until(
             VOLUME, "data", lambda one: any(c["type"] == "Resized" for c in one["status"]["conditions"])
         )
@@ -145,9 +146,7 @@ async def test_a_disk_that_somebody_has_open_is_not_grown_until_it_is_free(world
         assert next(c for c in held["status"]["conditions"] if c["type"] == "Resized")["reason"] == "VolumeInUse"
     finally:
         await holder.communicate(b"quit\n")
-    labelled = await world.get(VOLUME, "data")
-    labelled["metadata"]["labels"] = {"look": "again"}
-    await world.store.replace(VOLUME, labelled)
+    await look_again(world, "data")
     grown = await world.until(VOLUME, "data", lambda one: one["status"]["capacityBytes"] == 20 * MIB)
     assert not any(c["type"] == "Resized" for c in grown["status"]["conditions"])
 
@@ -172,8 +171,7 @@ async def test_a_volume_whose_file_was_lost_is_not_made_anew(world: World) -> No
     await world.volume("data", size="10Mi")
     volume = await world.until_phase(VOLUME, "data", "Ready")
     (world.paths.default_datastore / "volumes" / f"{volume['metadata']['uid']}.qcow2").unlink()
-    volume["metadata"]["labels"] = {"look": "again"}
-    await world.store.replace(VOLUME, volume)
+    await look_again(world, "data")
     lost = await world.until_phase(VOLUME, "data", "Failed")
     assert lost["status"]["error"]["code"] == "DiskMissing"
 

@@ -55,6 +55,13 @@ class World:
     async def get(self, kind: Kind, name: str) -> JsonObject:
         return (await self.store.get(kind, NAMESPACE if kind.namespaced else None, name)).json()
 
+    async def change(self, kind: Kind, name: str, edit: Callable[[JsonObject], object]) -> None:
+        """Edit all but the status, whoever else writes meanwhile."""
+        found = await self.get(kind, name)
+        del found["metadata"]["resourceVersion"]
+        edit(found)
+        await self.store.replace(kind, found)
+
     async def delete(self, kind: Kind, name: str) -> None:
         await self.store.delete(kind, NAMESPACE if kind.namespaced else None, name)
 

@@ -1,0 +1,82 @@
+"""Networks: the default one, and what is not offered yet. NICs get ports that stay theirs until QEMU listens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from carmel.controllers.network import NetworkController
+from carmel.controllers.network_nics import UserNics
+from carmel.controllers.runtime import Runtime, SystemClock
+from carmel.errors import CarmelError
+from carmel.network.backends import Backend, Backends
+from carmel.paths import Paths
+from carmel.resources.base import JsonObject, ObjectMeta
+from carmel.resources.network import NETWORK, Network
+from carmel.resources.virtualmachine import Forward, NetworkInterface
+from carmel.run import SystemRunner
+from carmel.store.protocol import Store
+from tests.stores import open_store
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store(tmp_path) as opened:
+        runtime = Runtime(opened, "test")
+        controller = NetworkController(runtime, Backends(SystemRunner(), forced=Backend.SLIRP))
+        await controller.ensure_default()
+        await controller.ensure_default()
+        await runtime.start()
+        yield opened
+        await runtime.stop()
+
+
+async def settled(store: Store, name: str) -> JsonObject:
+    async with store.watch(NETWORK, send_initial=True) as events:
+        async for event in events:
+            if event.object is not None and event.object.name == name:
+                found = event.object.json()
+                if found.get("status", {}).get("conditions"):
+                    return found
+    raise AssertionError("the watch ended")
+
+
+def conditions(network: JsonObject) -> dict[str, tuple[str, str]]:
+    return {one["type"]: (one["status"], one["reason"]) for one in network["status"]["conditions"]}
+
+
+async def test_there_is_a_default_network(store: Store) -> None:
+    network = await settled(store, "default")
+    assert network["spec"]["provider"] == "user"
+    assert network["status"]["backend"] == "slirp"
+    assert conditions(network) == {"Accepted": ("True", "Supported"), "Ready": ("True", "Available")}
+
+
+@pytest.mark.parametrize("provider", ["nat", "bridge"])
+async def test_what_is_not_offered_says_so(store: Store, provider: str) -> None:
+    await store.create(NETWORK, {"metadata": {"name": "other"}, "spec": {"provider": provider}})
+    network = await settled(store, "other")
+    assert conditions(network) == {"Accepted": ("False", "NotSupported"), "Ready": ("False", "NotSupported")}
+    assert "backend" not in network["status"]
+
+
+async def test_a_port_is_given_to_one_vm_at_a_time(tmp_path: Path) -> None:
+    nics = UserNics(Backends(SystemRunner(), forced=Backend.SLIRP), SystemClock())
+    paths = Paths(tmp_path, tmp_path, tmp_path).machine("x")
+    wanted = [(NetworkInterface(name="n", forwards=[Forward(guest_port=22)]), Network(metadata=ObjectMeta(name="d")))]
+    (first,) = await nics.plan("one", "one", wanted, (), paths)
+    (again,) = await nics.plan("one", "one", wanted, (), paths)
+    assert first == again
+    assert first.status.forwards is not None
+    port = first.status.forwards[0].host_port
+    asked = [
+        (
+            NetworkInterface(name="n", forwards=[Forward(guest_port=22, host_port=port)]),
+            Network(metadata=ObjectMeta(name="d")),
+        )
+    ]
+    with pytest.raises(CarmelError) as caught:
+        await nics.plan("two", "two", asked, (), paths)
+    assert caught.value.code == "PortInUse"
