@@ -124,7 +124,7 @@ class Preconditions:
 class Store(Protocol):
     """Reads and writes resources. All methods are for one event loop; none of them blocks it.
 
-    ``subresource`` is ``""`` or ``"status"``. Errors: ``NotFound``, ``AlreadyExists``, ``Conflict``, ``Invalid``,
+    ``subresource`` is ``""``, ``"status"`` or, for Namespaces, ``"finalize"`` (writes ``spec.finalizers`` alone). Errors: ``NotFound``, ``AlreadyExists``, ``Conflict``, ``Invalid``,
     ``Expired``, ``TooLarge``, ``InsufficientStorage`` (the disk is full: nothing was changed), ``Unavailable``.
     """
 

@@ -26,8 +26,8 @@ from carmel.store.database import Contents, Database
 from carmel.store.memory import HISTORY, Memory, Table
 from carmel.store.migrations import STEPS, Steps
 from carmel.store.protocol import Page, PatchType, Preconditions, Stored, WatchEvent, WriteOptions
+from carmel.store.view import Outcome, View, Write, not_found
 from carmel.store.watch import Scope, Watch
-from carmel.store.writing import Outcome, View, Write
 
 _BATCH = 128
 BOOKMARK_SECONDS = 60.0
@@ -75,7 +75,7 @@ class SqliteStore:
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Stored:
         found = self._table(kind).objects.get((namespace or "", name))
         if found is None:
-            raise writing.not_found(kind, name)
+            raise not_found(kind, name)
         return found
 
     async def list(
