@@ -24,6 +24,7 @@ from carmel.resources.kinds import Kind
 from carmel.store.memory import Change
 from carmel.store.migrations import SCHEMA, STEPS, Steps, migrate, outdated
 from carmel.store.protocol import EventType, Stored
+from carmel.store.reserve import Reserve
 
 APPLICATION_ID = 0x43726D6C
 """``Crml`` in the file's header, so that one can tell it from other SQLite databases."""
@@ -63,6 +64,7 @@ class Database:
         self._kinds = {kind.resource: kind for kind in kinds}
         self._steps = steps
         _make_private(path)
+        self._reserve = Reserve(path.with_name(f"{path.name}.reserve"))
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2)
         try:
             with _explained(path):
@@ -122,10 +124,25 @@ class Database:
         except InsufficientStorage as error:
             # Reading must go on: how else would somebody find out what to delete?
             _log.warning("%s; %s", error.message, error.hint)
+        self._reserve.keep()
         return Contents(objects, opened_from, revision)
 
     def commit(self, changes: Sequence[Change]) -> None:
-        """Make changes durable, all or none. Raises ``InsufficientStorage`` or ``Unavailable``: then none was."""
+        """Make changes durable, all or none. Raises ``InsufficientStorage`` or ``Unavailable``: then none was.
+
+        On a full disk, changes and deletions still find room for a while, so that people can delete what fills it.
+        """
+        try:
+            self._commit(changes)
+        except InsufficientStorage:
+            if any(change.type is EventType.ADDED for change in changes) or not self._reserve.release():
+                raise
+            with _explained(self._path):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._commit(changes)
+        self._reserve.keep()
+
+    def _commit(self, changes: Sequence[Change]) -> None:
         with self._transaction():
             for change in changes:
                 after = change.after

@@ -124,8 +124,9 @@ class Preconditions:
 class Store(Protocol):
     """Reads and writes resources. All methods are for one event loop; none of them blocks it.
 
-    ``subresource`` is ``""``, ``"status"`` or, for Namespaces, ``"finalize"`` (writes ``spec.finalizers`` alone). Errors: ``NotFound``, ``AlreadyExists``, ``Conflict``, ``Invalid``,
-    ``Expired``, ``TooLarge``, ``InsufficientStorage`` (the disk is full: nothing was changed), ``Unavailable``.
+    ``subresource`` is ``""``, ``"status"`` or, for Namespaces, ``"finalize"`` (writes ``spec.finalizers`` alone).
+    Errors: ``NotFound``, ``AlreadyExists``, ``Conflict``, ``Invalid``, ``Expired``, ``TooLarge``,
+    ``InsufficientStorage`` (the disk is full: nothing was changed), ``Unavailable``.
     """
 
     async def create(self, kind: Kind, body: JsonObject, options: WriteOptions | None = None) -> Stored:

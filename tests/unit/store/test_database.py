@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from unittest import mock
@@ -12,7 +13,9 @@ import pytest
 
 from carmel.errors import Expired, InsufficientStorage, Refused, Unavailable
 from carmel.resources.core import NAMESPACE, SECRET
+from carmel.store.memory import Change
 from carmel.store.protocol import PatchType, WatchEvent
+from carmel.store.reserve import RESERVE_BYTES
 from carmel.store.sqlite import SqliteStore
 from tests.contract.objects import secret
 from tests.stores import open_store
@@ -207,3 +210,29 @@ async def test_bookmarks_come_when_other_kinds_change(tmp_path: Path) -> None:
         assert (event.type, event.resource_version) == ("BOOKMARK", created.resource_version)
         assert event.object is None
     await store.close()
+
+
+async def test_on_a_full_disk_there_is_room_to_delete(tmp_path: Path) -> None:
+    reserve = tmp_path / "store.sqlite.reserve"
+    async with open_store(tmp_path) as store:
+        await store.create(SECRET, secret("a"))
+        assert reserve.stat().st_size == RESERVE_BYTES
+        commit = store._database._commit
+
+        def full_while_reserved(changes: Sequence[Change]) -> None:
+            if reserve.exists():
+                raise InsufficientStorage("full")
+            commit(changes)
+
+        with (
+            mock.patch.object(store._database, "_commit", full_while_reserved),
+            mock.patch("os.statvfs", return_value=mock.Mock(f_bavail=0, f_frsize=4096)),
+        ):
+            with pytest.raises(InsufficientStorage):
+                await store.create(SECRET, secret("b"))
+            assert reserve.exists()
+            await store.delete(SECRET, "default", "a")
+            assert not reserve.exists()
+        assert not (await store.list(SECRET)).items
+        await store.create(SECRET, secret("c"))
+        assert reserve.exists(), "taken again when the disk has room"
