@@ -149,8 +149,12 @@ class Daemon:
     @property
     def client(self) -> Client:
         if self._client is None:
-            self._client = Client(Context("test", UnixEndpoint(self.paths.api_socket)))
+            self._client = self.new_client()
         return self._client
+
+    def new_client(self) -> Client:
+        """One for another thread, or to be closed early."""
+        return Client(Context("test", UnixEndpoint(self.paths.api_socket)))
 
     def create(self, word: str, obj: JsonObject, namespace: str | None = "default") -> JsonObject:
         return self.client.create(self.client.kind(word), namespace, obj)
@@ -270,6 +274,18 @@ class Daemon:
                 self.delete("vm", name)
         for name in names:
             self.wait_gone("vm", name)
+
+    def wait_for_processes(self, count: int, seconds: float = STOP_SECONDS) -> None:
+        """Until this daemon has ``count`` QEMUs: a process that was killed takes a moment to be gone."""
+        deadline = time.monotonic() + seconds
+        while len(pids := self.qemu_pids()) != count:
+            assert time.monotonic() < deadline, f"{len(pids)} processes {pids} instead of {count}"
+            time.sleep(0.05)
+
+    def wait_no_volumes(self) -> None:
+        kind = self.client.kind("volume")
+        for volume in self.client.list(kind, Selection("default"))["items"]:
+            self.wait_gone("volume", volume["metadata"]["name"])
 
     def leftovers(self) -> list[str]:
         """What belongs to VMs on this machine, when there should be none: processes, files, sockets."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from carmel.controllers.runtime import EventKind, EventRecorder, Resources
+from carmel.controllers.runtime import EventKind, EventRecorder, Resources, condition, set_conditions
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
 from carmel.controllers.virtualmachine.launching import Launcher
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, Observed
@@ -33,6 +33,7 @@ from carmel.hypervisor.machine import Hypervisor, Machine, MachineState
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import (
     VIRTUAL_MACHINE,
+    PowerState,
     Termination,
     TerminationReason,
     VirtualMachine,
@@ -119,13 +120,13 @@ class Actor:
 
     async def _launch(self, observed: Observed, step: Launch) -> None:
         vm = observed.vm
-        machine = await self.launcher.launch(observed, step)
 
-        def started(one: VirtualMachine) -> None:
-            one.status.launch_id = machine.launch.launch_id
+        def count(one: VirtualMachine) -> None:
             one.status.restart_count = step.restarts or None
 
-        await self.vms.update_status(vm, started)
+        # Before the start: a VM that takes the daemon down with it must not be started without end.
+        await self.vms.update_status(vm, count)
+        await self.launcher.launch(observed, step)
         self._tell(vm, "Started", "the VM was started from its saved memory" if step.restore else "the VM was started")
 
     async def _collect(self, vm: VirtualMachine, machine: Machine) -> None:
@@ -151,6 +152,12 @@ class Actor:
     async def _record_end(self, vm: VirtualMachine, termination: Termination, *, tell: bool = True) -> None:
         def ended(one: VirtualMachine) -> None:
             one.status.launch_id = termination.launch_id
+            one.status.power_state = PowerState.OFF
+            set_conditions(
+                one.status,
+                [condition("Ready", "False", "Ended", generation=one.metadata.generation)],
+                self.observer.clock.now(),
+            )
             one.status.last_termination = termination.model_copy(
                 update={
                     "started_at": termination.started_at and termination.started_at.replace(microsecond=0),

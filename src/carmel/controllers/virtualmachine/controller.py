@@ -157,7 +157,9 @@ class VirtualMachineController:
                     async for change in changes:
                         if change.what == AGENT_CHANGED:
                             self._guests.look(change.uid)
-                        self._enqueue_uid(change.uid)
+                        # A start that failed tells of its end too: that is no reason to try it again at once.
+                        if self._hypervisor.machine(change.uid) is not None:
+                            self._enqueue_uid(change.uid)
             except CarmelError as error:
                 _log.warning("changes of machines are not told at the moment: %s", error)
             await sleep(self._clock, 1.0)
