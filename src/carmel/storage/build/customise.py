@@ -21,6 +21,7 @@ def customise(root: Path, root_uuid: str, kernel_command_line: str, sources_list
     _forget_identity(root)
     texts = {
         "etc/hostname": "debian\n",
+        "etc/default/locale": "LANG=C.UTF-8\n",
         "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 debian\n::1 localhost ip6-localhost ip6-loopback\n",
         "etc/fstab": f"UUID={root_uuid} / ext4 errors=remount-ro,x-systemd.growfs 0 1\n"
         "LABEL=ESP /boot/efi vfat umask=0077,noauto,x-systemd.automount,x-systemd.idle-timeout=60 0 0\n",
@@ -31,7 +32,6 @@ def customise(root: Path, root_uuid: str, kernel_command_line: str, sources_list
         "etc/kernel/cmdline": f"{kernel_command_line}\n",
         # cloud-init also runs without a seed: it makes the ssh host keys.
         "etc/cloud/ds-identify.cfg": "policy: enabled\n",
-        # The machine's own resolver must not shine through; systemd-resolved brings this link.
     }
     for name, text in texts.items():
         _write(root / name, text.encode())
