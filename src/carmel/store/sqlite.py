@@ -216,7 +216,7 @@ class SqliteStore:
                 # A caller that went away before its turn is spared; after it, the write happens all the same.
                 batch = [(write, answer) for write, answer in batch if not answer.done()]
                 writes = [write for write, _ in batch]
-                outcomes = await loop.run_in_executor(self._thread, self._commit, writes)
+                outcomes = await loop.run_in_executor(self._thread, self._outcomes, writes)
                 self._take_in(outcomes)
                 for (_, answer), outcome in zip(batch, outcomes, strict=True):
                     if answer.done():
@@ -234,6 +234,12 @@ class SqliteStore:
         for watcher in self._watchers:
             if any(watcher.concerns(table) for table in touched):
                 watcher.notify()
+
+    def _outcomes(self, writes: Sequence[Write]) -> Sequence[Outcome | Exception]:
+        try:
+            return self._commit(writes)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            return [error for _ in writes]
 
     def _commit(self, writes: Sequence[Write]) -> Sequence[Outcome | Exception]:
         """On the writer thread: the outcome of each write, all of them durable."""

@@ -236,3 +236,14 @@ async def test_on_a_full_disk_there_is_room_to_delete(tmp_path: Path) -> None:
         assert not (await store.list(SECRET)).items
         await store.create(SECRET, secret("c"))
         assert reserve.exists(), "taken again when the disk has room"
+
+
+async def test_a_bug_in_the_writer_leaves_nobody_waiting(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        with mock.patch.object(store._database, "commit", side_effect=MemoryError):
+            async with asyncio.timeout(20):
+                results = await asyncio.gather(
+                    *(store.create(SECRET, secret(name)) for name in ("a", "b")), return_exceptions=True
+                )
+        assert all(isinstance(one, MemoryError) for one in results)
+        assert (await store.create(SECRET, secret("c"))).name == "c"
