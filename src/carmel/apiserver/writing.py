@@ -22,6 +22,7 @@ from carmel.apiserver.bodies import (
     unsupported,
 )
 from carmel.apiserver.negotiation import wanted
+from carmel.apiserver.orphans import disown
 from carmel.apiserver.reading import object_response, selector_of
 from carmel.apiserver.request import Request
 from carmel.apiserver.requestinfo import RequestInfo
@@ -93,14 +94,28 @@ async def patch(store: Store, info: RequestInfo, request: Request) -> Response:
 async def delete(store: Store, info: RequestInfo, request: Request) -> Response:
     kind = _kind(info)
     options = await _delete_options(request)
-    stored = await store.delete(
-        kind, info.namespace, info.name, preconditions=_preconditions(options), dry_run=_is_dry_run(request, options)
-    )
-    metadata = stored.json()["metadata"]
-    if metadata.get("deletionTimestamp") and metadata.get("finalizers") and kind != SECRET:
+    dry_run = _is_dry_run(request, options)
+    wanted_object = _preconditions(options)
+    if _is_orphaning(request, options):
+        await store.delete(kind, info.namespace, info.name, preconditions=wanted_object, dry_run=True)
+        writing = WriteOptions(manager=_manager(request.query, request.user_agent()), dry_run=dry_run)
+        await disown(store, kind, info.namespace, info.name, writing)
+    stored = await store.delete(kind, info.namespace, info.name, preconditions=wanted_object, dry_run=dry_run)
+    # Who may delete a Secret may not always read it.
+    if kind != SECRET and await _is_held_back(store, stored):
         return Response(stored.raw, media_type=JSON)
     done = success(kind=kind.plural, group=kind.group, name=info.name, uid=stored.uid)
     return Response(orjson.dumps(done), media_type=JSON)
+
+
+async def _is_held_back(store: Store, deleted: Stored) -> bool:
+    """It is marked for deletion, and its finalizers are not done."""
+    if not deleted.json()["metadata"].get("deletionTimestamp"):
+        return False
+    try:
+        return (await store.get(deleted.kind, deleted.namespace, deleted.name)).uid == deleted.uid
+    except NotFound:
+        return False
 
 
 async def delete_collection(store: Store, info: RequestInfo, request: Request) -> Response:
@@ -243,8 +258,15 @@ async def _delete_options(request: Request) -> JsonObject:
     if policy not in _POLICIES:
         raise query.invalid("propagationPolicy", "Unsupported value: supported values: Background, Foreground, Orphan")
     query.number(request.query, "gracePeriodSeconds")
-    query.flag(request.query, "orphanDependents")
     return options
+
+
+def _is_orphaning(request: Request, options: JsonObject) -> bool:
+    """By its name, or by the older flag that means the same."""
+    policy = options.get("propagationPolicy") or request.query.get("propagationPolicy")
+    if policy:
+        return bool(policy == _ORPHAN_POLICY)
+    return options.get("orphanDependents") is True or query.flag(request.query, "orphanDependents")
 
 
 def _is_dry_run(request: Request, options: JsonObject) -> bool:
