@@ -70,6 +70,7 @@ class ImageController:
         self._tasks = ImageTasks(runtime)
         self._works: dict[str, _Work] = {}
         self._places = asyncio.Semaphore(AT_A_TIME)
+        self._stopping = False
         images = runtime.informer(IMAGE)
         images.add_index("datastore", lambda image: [image["spec"]["datastoreRef"]["name"]])
         self._controller: Controller = runtime.add(
@@ -87,7 +88,8 @@ class ImageController:
         )
 
     async def stop(self) -> None:
-        """End what goes on behind; a later daemon takes it up again."""
+        """End what goes on behind and begin nothing more; a later daemon takes it up again."""
+        self._stopping = True
         works = list(self._works.values())
         for work in works:
             work.task.cancel()
@@ -126,6 +128,8 @@ class ImageController:
 
     # -- what goes on behind ------------------------------------------------------------------------------------
     async def _work_on(self, image: Image, datastore: OpenDatastore) -> float | None:
+        if self._stopping:
+            return None
         uid = _uid(image)
         if await self._tasks.cancel_requested(image):
             await self._end_work(uid)
@@ -150,7 +154,9 @@ class ImageController:
         def change(one: Image) -> None:
             one.status.task_name = task_key(image).name
 
-        self._begin(await self._resources.update_status(image, change), datastore)
+        image = await self._resources.update_status(image, change)
+        if not self._stopping:
+            self._begin(image, datastore)
         return None
 
     def _begin(self, image: Image, datastore: OpenDatastore) -> None:
@@ -225,7 +231,8 @@ class ImageController:
             status.observed_generation = generation
             status.phase = ImagePhase.READY
             status.type = stored.type
-            status.architecture = ARCHITECTURE if stored.origin.origin.startswith("build:") else status.architecture
+            if one.spec.source.catalog is not None or one.spec.source.build is not None:
+                status.architecture = ARCHITECTURE
             status.digest = stored.origin.digest
             status.origin = stored.origin.origin
             status.format = "qcow2" if stored.type is ImageType.DISK else None

@@ -71,9 +71,10 @@ class Gathered:
 class ImageSources:
     """Runs what an image's source asks for."""
 
-    def __init__(self, paths: Paths, runner: Runner) -> None:
+    def __init__(self, paths: Paths, runner: Runner, catalog: Callable[[str], CatalogEntry] = find_entry) -> None:
         self._paths = paths
         self._runner = runner
+        self._find_entry = catalog
 
     async def bring(self, image: Image, datastore: OpenDatastore, progress: OnProgress) -> None:
         """Make ``image``; return when it is in its place. Cancelling leaves nothing but the part of a download."""
@@ -102,7 +103,7 @@ class ImageSources:
         """Answers whether the image was built, and so is in its place already."""
         may_build = source.fallback is Fallback.BUILD
         try:
-            entry = find_entry(source.name)
+            entry = self._find_entry(source.name)
         except NotFound:
             if not may_build or source.name not in RECIPES:
                 raise

@@ -7,6 +7,7 @@ parent reads is bounded by the runner and its shape is checked: the child may ha
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
@@ -20,6 +21,8 @@ from carmel.run import Command, Limits, ProgramFailed, Runner
 from carmel.storage.files import ProcessUser
 
 _MAX_WORDS = 2_000
+_LATE_CODECS = ("ascii", "latin-1", "iso-8859-1", "idna", "utf-8")
+"""Python imports these when they are first used (host names, headers): too late for a user who may not read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ def say(answer: Mapping[str, object]) -> None:
 
 def drop_root(user: ProcessUser) -> None:
     """Be ``user`` and nobody else from here on (setresuid(2)). After the imports: that user may not read our code."""
+    for name in _LATE_CODECS:
+        codecs.lookup(name)
     os.setgroups([])
     os.setgid(user.gid)
     os.setuid(user.uid)

@@ -85,6 +85,9 @@ class ImageStore:
         found = await inspect(self._child, source, min(MAX_VIRTUAL_SIZE, capacity.capacity_bytes))
         if found.format is not DiskFormat.RAW:
             await self._qemu_img.check(source, found.format)
+        # What comes out is hardly ever smaller than what went in: no need to find that out by filling the disk.
+        allocated = (await asyncio.to_thread(source.stat)).st_blocks * 512
+        self.datastore.require_free(allocated, "the image")
         async with self.datastore.workspace(uid, "import") as workspace:
             copy = workspace / "source"
             # A hard link: QEMU's user works in this directory alone.

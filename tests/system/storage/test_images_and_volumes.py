@@ -16,6 +16,7 @@ from carmel.resources.base import JsonObject
 from carmel.resources.image import IMAGE
 from carmel.resources.task import TASK
 from carmel.resources.volume import VOLUME
+from carmel.storage.datastore import RESERVE_BYTES, Capacity, DirectoryDatastore
 from carmel.units import GIB, MIB
 from tests.unit.storage.world import World, open_world
 
@@ -212,6 +213,27 @@ async def test_a_truncated_vmdk_is_refused(world: World, tmp_path: Path, subform
 async def test_a_descriptor_of_other_files_is_refused(world: World) -> None:
     text = '# Disk DescriptorFile\nversion=1\ncreateType="monolithicFlat"\nRW 2048 FLAT "/etc/shadow" 0\n'
     assert await refused(world, "evil", text.encode()) == "ImageHasExtents"
+
+
+@pytest.mark.parametrize("image_format", ["qcow2", "vmdk"])
+async def test_a_bomb_is_stopped_before_it_fills_the_disk(
+    world: World, tmp_path: Path, image_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "ones"
+    raw.write_bytes(b"\x01" * (64 * MIB))
+    bomb = tmp_path / "bomb"
+    options = ["-o", "subformat=streamOptimized"] if image_format == "vmdk" else ["-c"]
+    tool("qemu-img", "convert", "-f", "raw", "-O", image_format, *options, raw, bomb)
+    assert bomb.stat().st_size < 2 * MIB
+    room = Capacity(10 * GIB, RESERVE_BYTES + 16 * MIB)
+    monkeypatch.setattr(DirectoryDatastore, "capacity", lambda _self: room)
+    assert await refused(world, "bomb", bomb.read_bytes()) == "ImageTooLarge"
+
+
+async def test_a_disk_larger_than_the_datastore_is_refused_before_it_is_unpacked(world: World, tmp_path: Path) -> None:
+    huge = tmp_path / "huge.qcow2"
+    tool("qemu-img", "create", "-q", "-f", "qcow2", huge, "60T")
+    assert await refused(world, "huge", huge.read_bytes()) == "ImageTooLarge"
 
 
 async def test_an_error_page_is_no_disk(world: World) -> None:

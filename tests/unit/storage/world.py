@@ -23,6 +23,7 @@ from carmel.resources.image import IMAGE
 from carmel.resources.kinds import Kind
 from carmel.resources.volume import VOLUME
 from carmel.run import Runner, SystemRunner
+from carmel.storage.files import ProcessUser
 from carmel.store.protocol import Store
 from tests.stores import open_store
 
@@ -101,7 +102,10 @@ class World:
 
 @asynccontextmanager
 async def open_world(
-    root: Path, runner: Runner | None = None, sources: Callable[[Paths, Runner], ImageSources] = ImageSources
+    root: Path,
+    runner: Runner | None = None,
+    sources: Callable[[Paths, Runner], ImageSources] = ImageSources,
+    user: ProcessUser | None = None,
 ) -> AsyncIterator[World]:
     """All of it, on what an earlier world left in ``root``."""
     paths = Paths(state=root / "state", runtime=root / "run", cache=root / "cache")
@@ -110,7 +114,7 @@ async def open_world(
     async with open_store(root) as store:
         runtime = Runtime(store, "test")
         datastores = Datastores()
-        datastore_controller = DatastoreController(runtime, datastores, paths, used)
+        datastore_controller = DatastoreController(runtime, datastores, paths, used, user)
         images = ImageController(runtime, datastores, sources(paths, used))
         VolumeController(runtime, datastores)
         world = World(store, paths, runtime, datastores, images, ImageUploads(runtime, datastores, images))
