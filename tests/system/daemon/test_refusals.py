@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from carmel.client.api import Selection
 from carmel.client.objects import condition
 from carmel.errors import CarmelError
 from tests.daemon import Daemon, has_power, is_ready, not_ready_because, running_daemon
@@ -52,18 +53,15 @@ def test_no_qemu(tmp_path: Path) -> None:
         found = shutil.which(name)
         assert found
         (programs / name).symlink_to(found)
-    hidden = {"PATH": str(programs), "CARMEL_PROGRAMS": "path-only"}
+    hidden = {"PATH": str(programs)}
     with running_daemon(environ=hidden) as daemon:
-        host = daemon.client.list(daemon.client.kind("host"), _everywhere())["items"][0]
-        if condition(host, "Ready").get("status") == "True":
-            pytest.skip("QEMU lies in a directory that is always searched")
+        (host,) = daemon.client.list(daemon.client.kind("host"), Selection())["items"]
         assert condition(host, "Ready")["reason"] == "ProgramMissing"
-
-
-def _everywhere():  # type: ignore[no-untyped-def]
-    from carmel.client.api import Selection
-
-    return Selection(None)
+        assert "apt install qemu-system-arm" in condition(host, "Ready")["message"]
+        daemon.create("vm", {"metadata": {"name": "w"}, "spec": {"memory": {"size": "128Mi"}}})
+        vm = daemon.wait_for("vm", "w", not_ready_because("ProgramMissing"))
+        assert "qemu-system-aarch64 is not installed" in condition(vm, "Ready")["message"]
+        daemon.delete_all_vms()
 
 
 def test_removed_state_directory() -> None:

@@ -54,6 +54,7 @@ class EventRecorder:
         self._pending: OrderedDict[Key, _Pending] = OrderedDict()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
 
     def record(
         self, kind: Kind, obj: Resource, event: EventKind, reason: str, message: str, *, component: str = "carmeld"
@@ -83,14 +84,15 @@ class EventRecorder:
         await self.flush()
 
     async def flush(self) -> None:
-        """Write what is pending now."""
-        while self._pending:
-            key, pending = self._pending.popitem(last=False)
-            try:
-                await self._write(key, pending)
-            except CarmelError as error:
-                # An event is worth less than what it tells of: it is not tried again.
-                _log.warning("an event was not stored: %s", error)
+        """Write what is pending; it is stored when this returns."""
+        async with self._writing:
+            while self._pending:
+                key, pending = self._pending.popitem(last=False)
+                try:
+                    await self._write(key, pending)
+                except CarmelError as error:
+                    # An event is worth less than what it tells of: it is not tried again.
+                    _log.warning("an event was not stored: %s", error)
 
     async def prune(self) -> None:
         """Remove events that were last seen more than ``EVENT_SECONDS`` ago."""
