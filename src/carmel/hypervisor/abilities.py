@@ -7,6 +7,7 @@ people and never compared: what Carmel needs is looked for by name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -121,8 +122,10 @@ async def _ask_or_remember(binary: Path, paths: Paths, runner: Runner) -> QemuAb
 
 
 def _remember(cached: Path, abilities: QemuAbilities) -> None:
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(cached, json.dumps(abilities.to_json()).encode())
+    # A cache that cannot be written (a full disk) costs a question the next time, and no more.
+    with contextlib.suppress(OSError):
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cached, json.dumps(abilities.to_json()).encode())
 
 
 async def ask(binary: Path, runner: Runner) -> QemuAbilities:

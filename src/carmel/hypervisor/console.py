@@ -20,6 +20,7 @@ _READ_BYTES = 16 * KIB
 _CLIENT_BUFFER_BYTES = 512 * KIB
 _RECENT_BYTES = 16 * KIB
 _WRITE_SECONDS = 10.0
+_FINISH_SECONDS = 1.0
 
 
 class ConsoleClient:
@@ -110,10 +111,11 @@ class ConsoleHub:
         except (TimeoutError, OSError) as exc:
             raise Unavailable("the guest does not take console input", code="ConsoleBlocked") from exc
 
-    def end_soon(self) -> None:
-        """QEMU has gone: clients read what is left, then the end."""
-        for client in self._clients:
-            client.end()
+    async def finish(self) -> None:
+        """QEMU has gone: clients get what it still said, then the end."""
+        if self._pump is not None:
+            await asyncio.wait([self._pump], timeout=_FINISH_SECONDS)
+        await self.close()
 
     async def close(self) -> None:
         async with self._lock:

@@ -162,11 +162,11 @@ class QemuHypervisor:
     def _surroundings(self, uid: str) -> Surroundings:
         return Surroundings(self._paths.machine(uid), self._table, self._changes.tell, self._gone)
 
-    def _gone(self, uid: str) -> None:
+    async def _gone(self, uid: str) -> None:
         self._machines.pop(uid, None)
         hub = self._hubs.pop(uid, None)
         if hub is not None:
-            hub.end_soon()
+            await hub.finish()
 
     def _lock(self, uid: str) -> asyncio.Lock:
         return self._locks.setdefault(uid, asyncio.Lock())

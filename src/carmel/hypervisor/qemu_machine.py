@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -42,7 +42,7 @@ class Surroundings:
     table: ProcessTable
     changed: Callable[[str, str], None]
     """Called with the uid and what changed."""
-    gone: Callable[[str], None]
+    gone: Callable[[str], Awaitable[None]]
     """Called with the uid when nothing is left of the run."""
 
 
@@ -222,7 +222,7 @@ class QemuMachine:
         )
         await asyncio.to_thread(self._remove)
         self._set_state(MachineState.ENDED, "collected")
-        around.gone(self.record.uid)
+        await around.gone(self.record.uid)
         return result
 
     async def _end_qemu(self, qemu: Running) -> None:

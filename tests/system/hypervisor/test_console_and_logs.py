@@ -1,0 +1,57 @@
+"""A real serial console: a client that never reads stalls neither the guest nor the monitor, and logs stay small."""
+
+from __future__ import annotations
+
+import asyncio
+
+from carmel.hypervisor import logs
+from carmel.hypervisor.machine import MachineState
+from tests.system.hypervisor.conftest import ConfigMaker, House, read_until
+
+READY = b"ready nonce="
+
+
+async def test_a_client_that_never_reads_stalls_nobody(house: House, make_config: ConfigMaker) -> None:
+    hypervisor = house.hypervisor()
+    config = make_config()
+    machine = await hypervisor.launch(config)
+    await read_until(hypervisor, config.uid, READY)
+    lazy = await hypervisor.open_console(config.uid)
+    keen = await hypervisor.open_console(config.uid)
+    await keen.write(
+        b"i=0; while [ $i -lt 20000 ]; do echo 0123456789012345678901234567890123456789; i=$((i+1)); done\n"
+    )
+    await keen.write(b"echo fin''ished\n")
+    seen = b""
+    async with asyncio.timeout(60):
+        while b"finished" not in seen:
+            seen = seen[-100:] + await keen.read()
+            assert seen
+        assert (await machine.execute("query-status"))["status"] == "running"
+        # It was dropped: it gets the end, not 800 KiB.
+        assert len(await lazy.read()) == 0
+    await machine.kill("done")
+    assert await keen.read() is not None
+
+
+async def test_the_serial_log_can_be_emptied_under_qemu(house: House, make_config: ConfigMaker) -> None:
+    hypervisor = house.hypervisor()
+    config = make_config()
+    machine = await hypervisor.launch(config)
+    await read_until(hypervisor, config.uid, READY)
+    paths = house.paths.machine(config.uid)
+    logs.cap(paths.serial_log, paths.serial_log_older, 1024)
+    assert paths.serial_log_older.stat().st_size == 1024
+    stream = await hypervisor.open_console(config.uid)
+    await stream.write(b"echo af''ter\n")
+    async with asyncio.timeout(30):
+        while b"after" not in await stream.read():
+            pass
+    await stream.close()
+    data = paths.serial_log.read_bytes()
+    # No hole: QEMU appends where the file ends now.
+    assert b"after" in data
+    assert b"\0" not in data
+    assert machine.state is MachineState.RUNNING
+    assert hypervisor.serial_log(config.uid) == [paths.serial_log_older, paths.serial_log]
+    await machine.kill("done")
