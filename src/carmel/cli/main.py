@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 
 import click
 
@@ -62,9 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``carmel`` and return its exit status: see ``carmel.errors`` for which is which."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     as_json = wants_json(argv)
+    stdout = sys.stdout
     try:
         result = carmel.main(args=argv, prog_name="carmel", standalone_mode=False)
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message(), err=True)
+        return USAGE
     except click.UsageError as exc:
         report_usage(exc, as_json=as_json)
         return USAGE
@@ -74,6 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _interrupted()
     except BrokenPipeError:
+        return _broken_pipe()
+    except SystemExit:
+        # click meets a reader that went away first: it silences the streams and leaves with 1, as for any error.
+        if sys.stdout is stdout:
+            raise
         return _broken_pipe()
     except Exception as exc:  # a bug of ours is told as such; nobody is shown a traceback unasked
         if os.environ.get("CARMEL_DEBUG"):
@@ -85,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def wants_json(argv: Sequence[str]) -> bool:
     """Whether ``-o json`` was given: asked of the plain words, since they may be what is wrong."""
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in pairwise([*argv, ""]):
         if word == "--":
             return False
         if word in {"-ojson", "-o=json", "--output=json"} or (word in {"-o", "--output"} and following == "json"):

@@ -49,18 +49,21 @@ class Attachment:
         Raises ``TimedOut`` when the text did not come, ``Unavailable`` when the connection was lost.
         """
         reader = threading.Thread(target=self._print, args=(stdout,), daemon=True)
+        left = False
         try:
             with raw(stdin):
                 reader.start()
-                self._type(stdin)
+                left = self._type(stdin)
         finally:
             self._console.close()
             reader.join()
             os.close(self._woken)
             os.close(self._wake)
+        if left:
+            return "Detached."
         if self._error is not None:
             raise self._error
-        return self._ended or "Detached."
+        return self._ended
 
     def _print(self, stdout: int) -> None:
         try:
@@ -83,30 +86,34 @@ class Attachment:
         self._seen = self._seen[-len(self._until) :]
         return False
 
-    def _type(self, stdin: int) -> None:
+    def _type(self, stdin: int) -> bool:
+        """Send what is typed, until the reader has ended (false) or we leave (true)."""
         sources = [self._woken, stdin]
         deadline = self._deadline
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             ready, _, _ = select.select(sources, [], [], left)
             if self._woken in ready:
-                return
+                return False
             if not ready:
-                if self._until is not None and deadline == self._deadline:
-                    raise TimedOut(
-                        f"the VM did not print {self._until.decode()!r} within {self._timeout:g} s", code="WaitTimedOut"
-                    )
-                return
+                self._check_time(deadline)
+                return True
             data = os.read(stdin, 4096)
             before, detach, _ = data.partition(DETACH) if os.isatty(stdin) else (data, b"", b"")
             if before:
                 self._console.send(before)
             if detach:
-                return
+                return True
             if not data:
                 sources.remove(stdin)
                 if self._linger is not None:
                     deadline = min(time.monotonic() + self._linger, deadline or float("inf"))
+
+    def _check_time(self, deadline: float | None) -> None:
+        """Raises ``TimedOut`` unless it is the time to linger that has passed."""
+        if self._until is not None and deadline == self._deadline:
+            said = self._until.decode()
+            raise TimedOut(f"the VM did not print {said!r} within {self._timeout:g} s", code="WaitTimedOut")
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from carmel import errors
-from carmel.errors import CarmelError, Cause, Invalid
+from carmel.errors import CarmelError, Cause, WithCauses
 
 _BY_REASON: Mapping[str, type[CarmelError]] = {
     one.reason: one
@@ -67,8 +67,8 @@ def error_from_status(status: Mapping[str, Any], http_status: int) -> CarmelErro
     code = _text(ours.get("code")) or (None if reason in _BY_REASON else reason or None)
     hint = _text(ours.get("hint"))
     flag = retryable if isinstance(retryable, bool) else None
-    if found is Invalid:
-        return Invalid(message, causes=causes, field=field, code=code, hint=hint, retryable=flag)
+    if issubclass(found, WithCauses):
+        return found(message, causes=causes, field=field, code=code, hint=hint, retryable=flag)
     return found(message, field=field, code=code, hint=hint, retryable=flag)
 
 

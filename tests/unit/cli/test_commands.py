@@ -33,7 +33,7 @@ spec:
 @pytest.fixture
 def vm(carmel: Carmel, tmp_path: Path, request: pytest.FixtureRequest) -> str:
     """A running VM of the test's own name."""
-    name = request.node.name.replace("_", "-").removeprefix("test-")[:40].strip("-")
+    name: str = request.node.name.replace("_", "-").removeprefix("test-")[:40].strip("-")
     file = tmp_path / "vm.yaml"
     file.write_text(MANIFEST.replace("NAME", name))
     assert (

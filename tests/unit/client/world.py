@@ -99,12 +99,14 @@ class World:
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._main(),))
         self.store: SqliteStore
         self.streams: FakeStreams
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
         assert self._ready.wait(30)
         if self._error is not None:
+            self._thread.join()
+            self._loop.close()
             raise self._error
         return self
 
@@ -128,10 +130,9 @@ class World:
     async def _main(self) -> None:
         try:
             await self._serve()
-        except BaseException as exc:
+        except Exception as exc:  # noqa: BLE001 - raised again in the test's own thread
             self._error = exc
             self._ready.set()
-            raise
 
     async def _serve(self) -> None:
         self.store = await SqliteStore.open(self.folder / "store.sqlite")
@@ -165,6 +166,9 @@ class World:
 
 
 async def _furnish(store: SqliteStore) -> None:
+    """What every host has; what an earlier run left in the folder is kept."""
+    if (await store.list(HOST)).items:
+        return
     for name in ("default", "lab"):
         await store.create(NAMESPACE, {"metadata": {"name": name}})
     await store.create(NETWORK, {"metadata": {"name": "default"}, "spec": {"provider": "user"}})
