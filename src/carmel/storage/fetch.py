@@ -8,6 +8,9 @@ taken while it comes. Whatever does not have the right sum is removed.
 from __future__ import annotations
 
 import contextlib
+
+# Looked up by name at the first connection, when root is given up already and Python's own files may be out of reach.
+import encodings.idna  # noqa: F401
 import errno
 import http.client
 import json
