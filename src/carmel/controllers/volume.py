@@ -38,6 +38,8 @@ from carmel.units import MIB, parse_bytes
 FINALIZER = "carmel.dev/volume"
 _MEASURE_SECONDS = 300.0
 _VOLUME_INUSE = "VolumeInUse"
+_WAITING = ("ImageNotFound", "ImageNotReady")
+"""Not a failure: the volume is made as soon as its image is."""
 
 
 class VolumeController:
@@ -200,7 +202,7 @@ class VolumeController:
         volume = await self._resources.find(key)
         if volume is None:
             return
-        waiting = error.retryable or error.code in ("ImageNotFound", "ImageNotReady")
+        waiting = error.retryable or error.code in _WAITING
 
         def change(one: Volume) -> None:
             status, generation = one.status, one.metadata.generation
@@ -214,7 +216,8 @@ class VolumeController:
             set_conditions(status, [shown], self._runtime.clock.now())
 
         await self._resources.update_status(volume, change)
-        self._runtime.events.record(VOLUME, volume, EventKind.WARNING, error.code, error_message(error))
+        if error.code not in _WAITING:
+            self._runtime.events.record(VOLUME, volume, EventKind.WARNING, error.code, error_message(error))
 
 
 def _uid(volume: Volume) -> str:

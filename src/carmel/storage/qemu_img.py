@@ -96,13 +96,7 @@ class QemuImg:
 
     async def grow(self, file: Path, size: int) -> None:
         """Raise the capacity of a qcow2 disk that nothing uses. Raises ``Refused`` (``VolumeInUse``, retryable)."""
-        # As the daemon's own user: the directory of the volumes is not QEMU's user's to write, nor is its way open.
-        words = ["qemu-img", "resize", "-q", "-f", "qcow2", file.name, str(size)]
-        command = Command(words, cwd=file.parent, limits=_QUICK)
-        try:
-            await self.runner.run(command)
-        except ProgramFailed as exc:
-            raise _explained(exc) from exc
+        await self._run(file.parent, ["resize", "-q", "-f", "qcow2", file.name, str(size)], _QUICK)
 
     # -- inside -------------------------------------------------------------------------------------------------
     async def _run(

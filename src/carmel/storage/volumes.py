@@ -14,7 +14,7 @@ from carmel.errors import InsufficientStorage, Refused
 from carmel.run import Runner
 from carmel.storage.datastore import DISK, DirectoryDatastore
 from carmel.storage.files import explained
-from carmel.storage.qcow2 import Qcow2Header, read_header
+from carmel.storage.qcow2 import Qcow2Header, damaged, read_header
 from carmel.storage.qemu_img import QemuImg
 from carmel.units import human_bytes
 
@@ -72,6 +72,7 @@ class VolumeStore:
     async def grow(self, uid: str, size: int) -> None:
         """Raise the capacity of a volume that no VM uses. Raises ``Refused`` (``VolumeInUse``)."""
         self.require_fits(size)
+        await asyncio.to_thread(self._require_ours, uid)
         await self._qemu_img.grow(self.datastore.volume(uid), _rounded(size))
 
     def require_fits(self, size: int) -> None:
@@ -84,6 +85,14 @@ class VolumeStore:
                 hint="choose a smaller size or a larger datastore",
                 field="spec.size",
             )
+
+    def _require_ours(self, uid: str) -> None:
+        """A QEMU that was taken over may have written anything into its disk's header: qemu-img shall not follow it."""
+        place = self.datastore.volume(uid)
+        with explained("look at a volume"), place.open("rb") as file:
+            header = read_header(file, place.stat().st_size)
+        if header.data_file or header.encrypted or (header.backing_file and _image_uid(header) is None):
+            raise damaged("its header refers to files that it was not made with")
 
     def _capacity(self, size: int | None, image_uid: str | None) -> int:
         if image_uid is None:

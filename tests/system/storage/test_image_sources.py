@@ -16,9 +16,10 @@ from carmel.paths import Paths
 from carmel.resources.catalog import CatalogEntry
 from carmel.resources.image import IMAGE
 from carmel.resources.task import TASK
+from carmel.resources.volume import VOLUME
 from carmel.run import Command, ProgramFailed, Result, Runner, SystemRunner
 from carmel.storage.files import ProcessUser
-from carmel.units import MIB
+from carmel.units import GIB, MIB
 from tests.micro import micro_bundle
 from tests.unit.storage.https_server import Handler, Site, serve
 from tests.unit.storage.world import World, open_world
@@ -85,7 +86,11 @@ async def test_as_root_foreign_bytes_are_read_by_a_user_without_rights(
             found = disk.stat()
             assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (0, 65534, 0o640)
             assert world.tmp == []
-    assert [command.user for command in runner.commands if command.program == "qemu-img"] == [65534]
+            await world.volume("root", imageRef={"name": "web"})
+            await world.until_phase(VOLUME, "root", "Ready")
+            await world.change(VOLUME, "root", lambda one: one["spec"].update(size="1Gi"))
+            await world.until(VOLUME, "root", lambda one: one["status"]["capacityBytes"] == GIB)
+    assert [command.user for command in runner.commands if command.program == "qemu-img"] == [65534] * 3
     children = [str(command.argv[-1]) for command in runner.commands if command.program != "qemu-img"]
     assert children
     assert all('"user": [65534, 65534]' in words for words in children)

@@ -152,6 +152,20 @@ async def test_a_disk_that_somebody_has_open_is_not_grown_until_it_is_free(world
     assert not any(c["type"] == "Resized" for c in grown["status"]["conditions"])
 
 
+async def test_a_header_that_was_tampered_with_is_not_followed(world: World, tmp_path: Path) -> None:
+    await world.volume("data", size="10Mi")
+    volume = await world.until_phase(VOLUME, "data", "Ready")
+    path = world.paths.default_datastore / "volumes" / f"{volume['metadata']['uid']}.qcow2"
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    options = f"data_file={victim},data_file_raw=on"
+    tool("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "10M")
+    victim.write_bytes(b"precious")
+    await world.change(VOLUME, "data", lambda one: one["spec"].update(size="20Mi"))
+    await world.until(VOLUME, "data", lambda one: "ImageDamaged" in str(one["status"]["conditions"]))
+    assert victim.read_bytes() == b"precious"
+
+
 async def test_a_volume_larger_than_its_datastore_is_refused(world: World) -> None:
     await world.volume("huge", size="60Ti")
     failed = await world.until_phase(VOLUME, "huge", "Failed")
