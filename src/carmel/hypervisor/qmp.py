@@ -51,7 +51,8 @@ class QmpConnection:
         except (ConnectError, OSError) as exc:
             await self._drop()
             raise QEMUNotAnswering(f"QEMU's monitor cannot be reached: {exc}") from exc
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._ended())]
+        listening = asyncio.create_task(self._listen())
+        self._tasks = [listening, asyncio.create_task(self._ended(listening))]
 
     async def execute(
         self, command: str, arguments: Mapping[str, object] | None = None, *, seconds: float = ANSWER_SECONDS
@@ -89,9 +90,15 @@ class QmpConnection:
             if event is not None:
                 self._on_event(event)
 
-    async def _ended(self) -> None:
+    async def _ended(self, listening: asyncio.Task[None]) -> None:
         while self._client.runstate is Runstate.RUNNING:
             await self._client.runstate_changed()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        # QEMU's last events say why it ended.
+        for message in self._client.events.clear():
+            if (event := _event(message)) is not None:
+                self._on_event(event)
         await self._drop()
         self._on_lost()
 
