@@ -22,6 +22,7 @@ from carmel.apiserver.metrics import Metrics
 from carmel.apiserver.query import flag
 from carmel.apiserver.request import Request
 from carmel.apiserver.requestinfo import RequestInfo, resolve
+from carmel.apiserver.responses import abort
 from carmel.apiserver.reviews import find_review
 from carmel.apiserver.shared import Shared
 from carmel.apiserver.status import failure, status_response
@@ -111,6 +112,12 @@ class App:
             response = self._failed(_bug(error), info, request)
         try:
             await response(scope, receive, answered)
+        except TimeoutError:
+            _LOG.info("a client did not read its answer and was cut off")
+            abort(scope)
+        except Exception:  # noqa: BLE001 - half an answer is out: log it, and let the client see that it broke
+            _LOG.exception("an answer broke off: %s %r", request.method, scope.get("path"))
+            abort(scope)
         finally:
             self._count(info, answered.status, time.perf_counter() - began)
 

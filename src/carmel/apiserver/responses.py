@@ -84,7 +84,7 @@ class Stream:
                 await asyncio.gather(*tasks, return_exceptions=True)
             if not pump.cancelled() and (error := pump.exception()) is not None:
                 _LOG.info("a stream to a client broke off: %s", error)
-                _abort(scope)
+                abort(scope)
             elif not client_left:
                 await _send_in_time(send, b"", more=False)
 
@@ -104,8 +104,8 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def _abort(scope: Scope) -> None:
+def abort(scope: Scope) -> None:
     """Close the connection without the end of the body, so that the client knows that something is missing."""
-    abort = scope.get("state", {}).get("abort")
-    if abort is not None:
-        abort()
+    close_now = scope.get("state", {}).get("abort")
+    if close_now is not None:
+        close_now()

@@ -65,6 +65,8 @@ class Server:
         self._tls: ssl.SSLContext | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._port = 0
+        self._made: list[Path] = []
+        """Files that are ours to remove: not those of another daemon that was there first."""
 
     @property
     def https_port(self) -> int:
@@ -105,7 +107,7 @@ class Server:
                 async with asyncio.timeout(_GRACE_SECONDS):
                     await listener.wait_closed()
         self._listeners = []
-        self._remove_socket()
+        self._remove_files()
         await self._app.stop()
 
     async def _drain(self) -> None:
@@ -133,6 +135,7 @@ class Server:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(str(path))
+            self._made.append(path)
             # Whoever may enter the folder may connect: the kernel says who it is, and bindings say what he may do.
             path.chmod(0o666 if os.geteuid() == 0 else 0o600)
             listener.listen(128)
@@ -143,9 +146,10 @@ class Server:
             listener.close()
             raise Refused(f"{path} cannot be listened on: {error.strerror}", code="SocketNotUsable") from error
 
-    def _remove_socket(self) -> None:
-        for path in (self._paths.api_socket, self._paths.https_port_file):
+    def _remove_files(self) -> None:
+        for path in self._made:
             path.unlink(missing_ok=True)
+        self._made = []
 
     # -- HTTPS ----------------------------------------------------------------------------------------------------
     async def _listen_https(self) -> None:
@@ -165,6 +169,7 @@ class Server:
         )
         if self._credentials.remembered_port() != self._port:
             write_private(self._credentials.port_file, f"{self._port}\n")
+        self._made.append(self._paths.https_port_file)
         self._paths.https_port_file.write_text(f"{self._port}\n")
 
     def _bind_https(self) -> socket.socket:
@@ -228,6 +233,7 @@ def _uvicorn_config(app: App) -> Config:
         lifespan="off",
         interface="asgi3",
         log_config=None,
+        log_level="critical",  # the application logs what fails; uvicorn would call each refused console an error
         access_log=False,
         proxy_headers=False,
         server_header=False,
