@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import tempfile
-from collections.abc import Iterator
+import socket
 from enum import StrEnum
-from pathlib import Path
 
 from carmel.errors import CarmelError
 from carmel.run import Command, Limits, Runner, find_program
 
 PROGRAM = "passt"
 _TRY_SECONDS = 3.0
-_POLL_SECONDS = 0.01
+_ARP_TYPE = b"\x08\x06"
+_GUEST_MAC = b"\x52\x54\x00\x00\x00\x01"
+_ARP_REQUEST = b"".join(
+    (
+        b"\xff" * 6, _GUEST_MAC, _ARP_TYPE,
+        b"\x00\x01\x08\x00\x06\x04\x00\x01",
+        _GUEST_MAC, bytes((10, 0, 2, 15)), bytes(6), bytes((10, 0, 2, 2)),
+        bytes(18),
+    )
+)  # fmt: skip
 
 
 class Backend(StrEnum):
@@ -49,29 +55,32 @@ class Backends:
         program = find_program(PROGRAM)
         if program is None:
             return False
-        with _directory(self._user, self._group) as directory:
-            socket = directory / "s"
+        ours, its = socket.socketpair()
+        with ours, its:
+            ours.setblocking(False)
+            # A connection that is there already: no file to leave behind, and passt ends with us, whatever ends us.
             command = Command(
-                [program, "--foreground", "--quiet", "--ipv4-only", "--socket", socket],
+                [program, "--foreground", "--quiet", "--ipv4-only", "--fd", str(its.fileno())],
                 user=self._user,
                 group=self._group,
                 limits=Limits(seconds=_TRY_SECONDS),
+                pass_fds=(its.fileno(),),
             )
             run = asyncio.create_task(self._runner.run(command, check=False))
+            answer = asyncio.create_task(_ask(ours))
             try:
-                # It listens as soon as it works, and then stays.
-                while not run.done() and not socket.exists():  # noqa: ASYNC110 - a file appears without an event
-                    await asyncio.sleep(_POLL_SECONDS)
-                return not run.done()
+                await asyncio.wait((run, answer), return_when=asyncio.FIRST_COMPLETED, timeout=_TRY_SECONDS)
+                return answer.done() and answer.exception() is None and answer.result()
             finally:
-                run.cancel()
-                with contextlib.suppress(asyncio.CancelledError, CarmelError):
-                    await run
+                for task in (answer, run):
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError, CarmelError, OSError):
+                        await task
 
 
-@contextlib.contextmanager
-def _directory(user: int | None, group: int | None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="carmel-passt-") as name:
-        if user is not None:
-            os.chown(name, user, -1 if group is None else group)
-        yield Path(name)
+async def _ask(connection: socket.socket) -> bool:
+    """Ask for an address as a guest does (ARP, RFC 826), framed as QEMU's streams are: whether anybody answers."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(connection, len(_ARP_REQUEST).to_bytes(4, "big") + _ARP_REQUEST)
+    received = await loop.sock_recv(connection, 2048)
+    return _ARP_TYPE in received

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +23,14 @@ class Passt:
         self.starts = 0
         self.running = 0
 
-    def _listen(self, socket: str) -> None:
-        Path(socket).touch()
+    async def _answer(self, descriptor: int) -> None:
+        connection = socket.socket(fileno=os.dup(descriptor))
+        connection.setblocking(False)
+        with connection:
+            loop = asyncio.get_running_loop()
+            frame = await loop.sock_recv(connection, 2048)
+            assert len(frame) == 4 + int.from_bytes(frame[:4], "big")
+            await loop.sock_sendall(connection, frame)
 
     async def run(
         self, command: Command, *, check: bool = True, on_line: Callable[[str], None] | None = None
@@ -32,7 +40,7 @@ class Passt:
             return Result(1, b"", b"No routable interface for IPv4")
         self.running += 1
         try:
-            self._listen(str(command.argv[-1]))
+            await self._answer(int(str(command.argv[-1])))
             await asyncio.Event().wait()
         finally:
             self.running -= 1
