@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -10,16 +12,17 @@ import click
 from carmel.cli.apply import print_results
 from carmel.cli.complete import complete_images
 from carmel.cli.delete import confirm, delete_one
-from carmel.cli.images import await_image, image_kind, make_image, manifest
+from carmel.cli.images import await_image, image_kind, make_image, manifest, taken_back_on_failure
 from carmel.cli.options import ImageNameType, options
 from carmel.cli.output import Output, TablePrinter, output_option, print_object, told
 from carmel.cli.progress import Progress
 from carmel.cli.session import Session, with_session
-from carmel.cli.text import duration
+from carmel.cli.text import columns, duration
 from carmel.cli.upload import upload
 from carmel.cli.waiting import timeout_option
 from carmel.client.objects import JsonObject, dig
-from carmel.errors import CarmelError, Refused
+from carmel.errors import AlreadyExists, Refused
+from carmel.resources.catalog import CATALOG
 
 _waiting = options(
     click.option("--wait/--no-wait", "wait", default=True, help="Wait until it is ready (the default)."),
@@ -122,27 +125,28 @@ def import_(
         made, created = make_image(session, name, {"upload": {}})
         if not created and dig(made, "status", "phase") == "Ready":
             raise Refused(f"there is an image {name!r} already", code="AlreadyExists", hint="take another --name")
-        try:
+        with taken_back_on_failure(session, image_kind(session), made if created else None, always=True):
             upload(session, name, file, progress)
             if wait:
                 made = await_image(session, name, seconds=timeout, progress=progress)
-        except CarmelError:
-            if created:
-                _take_back(session, name)
-            raise
         _tell(session, made, progress, output, ready=wait)
 
 
 @image.command("list")
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="In all namespaces.")
+@click.option("--catalog", is_flag=True, help="The official images that `carmel image pull` knows by name.")
 @output_option(Output())
 @with_session
-def list_(session: Session, *, everywhere: bool, output: Output) -> None:
+def list_(session: Session, *, everywhere: bool, catalog: bool, output: Output) -> None:
     """List images.
 
     \b
     carmel image list -o wide
+    carmel image list --catalog
     """
+    if catalog:
+        _print_catalog(output)
+        return
     kind = image_kind(session)
     selection = session.select(kind, everywhere=everywhere)
     if not output.is_table:
@@ -179,9 +183,14 @@ def _make(
 ) -> None:
     with Progress(quiet=output is not None) as progress:
         kind = image_kind(session)
-        made = session.client.create(kind, session.namespace, manifest(name, source))
+        try:
+            made = session.client.create(kind, session.namespace, manifest(name, source))
+        except AlreadyExists as exc:
+            exc.hint = f"take another --name, or `carmel image delete {name}` first"
+            raise
         if wait:
-            made = await_image(session, name, seconds=timeout, progress=progress)
+            with taken_back_on_failure(session, kind, made):
+                made = await_image(session, name, seconds=timeout, progress=progress)
         _tell(session, made, progress, output, ready=wait)
 
 
@@ -195,11 +204,20 @@ def _tell(session: Session, made: JsonObject, progress: Progress, output: Output
         click.echo(f"{name} ready after {duration(progress.elapsed())}" if ready else f"{name} created")
 
 
-def _take_back(session: Session, name: str) -> None:
-    try:
-        session.client.delete(image_kind(session), session.namespace, name)
-    except CarmelError:
+def _print_catalog(output: Output) -> None:
+    if output.form == "json":
+        click.echo(json.dumps([dataclasses.asdict(entry) for entry in CATALOG], indent=2))
         return
+    if output.form not in {"table", "wide", "name"}:
+        raise click.UsageError("the catalogue is printed as table, wide, json or name")
+    if output.form == "name":
+        rows = [[entry.name] for entry in CATALOG]
+    else:
+        wide = output.form == "wide"
+        rows = [["NAME", "ALSO", "SUMMARY", *(["URL"] if wide else [])]]
+        rows += [[one.name, ",".join(one.aliases), one.summary, *([one.url] if wide else [])] for one in CATALOG]
+    for line in columns(rows):
+        click.echo(line)
 
 
 def _name_from(text: str) -> str:

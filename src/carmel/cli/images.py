@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from carmel.cli.progress import Progress
 from carmel.cli.session import Session
 from carmel.cli.waiting import Goal, is_ready, wait_for
 from carmel.client.discovery import CARMEL_API, ResourceType
 from carmel.client.objects import JsonObject, dig, metadata
-from carmel.errors import AlreadyExists, NotFound
+from carmel.errors import AlreadyExists, CarmelError, NotFound
 
 _DOING = {
     "Pending": "waiting for",
@@ -69,5 +72,16 @@ def await_image(session: Session, name: str, *, seconds: float, progress: Progre
     return image
 
 
-def image_name(image: JsonObject) -> str:
-    return metadata(image, "name")
+@contextlib.contextmanager
+def taken_back_on_failure(
+    session: Session, kind: ResourceType, made: JsonObject | None, *, always: bool = False
+) -> Iterator[None]:
+    """Delete what we made when what follows fails. An image that is merely slow stays, unless ``always``."""
+    try:
+        yield
+    except CarmelError as exc:
+        if made is not None and (always or not exc.retryable):
+            with contextlib.suppress(CarmelError):
+                uid = metadata(made, "uid") or None
+                session.client.delete(kind, session.namespace, metadata(made, "name"), uid=uid)
+        raise

@@ -11,6 +11,8 @@ from carmel.cli.options import DiskOption
 from carmel.cli.ssh import USER_ANNOTATION
 from carmel.client.discovery import CARMEL_API
 from carmel.client.objects import JsonObject
+from carmel.errors import NotFound
+from carmel.resources.catalog import find_entry
 
 NO_NETWORK = "none"
 _ROOT = "root"
@@ -100,8 +102,11 @@ def secret_name(vm: str) -> str:
 
 
 def default_user(image: str) -> str:
-    """The first user of the distributions' official cloud images, which cloud-init gives the key to."""
-    return "ubuntu" if image.startswith("ubuntu") else "debian"
+    """Whom cloud-init gives the key to: the catalogue knows it of official images; ours are as Debian's."""
+    try:
+        return find_entry(image).user
+    except NotFound:
+        return "debian"
 
 
 def _firmware(wanted: VmOptions, image: str) -> JsonObject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 
 from carmel.cli.apply import print_results
 from carmel.cli.complete import complete_images
-from carmel.cli.images import await_image, find_image, image_kind, make_image, source_for
+from carmel.cli.images import await_image, find_image, image_kind, make_image, source_for, taken_back_on_failure
 from carmel.cli.keys import public_key
 from carmel.cli.options import DiskType, ImageNameType, LabelType, PublishType, SizeType, UserDataType, options
 from carmel.cli.output import Output, output_option
@@ -24,7 +23,7 @@ from carmel.cli.text import duration
 from carmel.cli.waiting import Goal, GoalType, timeout_option, wait_for
 from carmel.client.discovery import CARMEL_API, ResourceType
 from carmel.client.objects import JsonObject, condition, dig, metadata
-from carmel.errors import AlreadyExists, CarmelError, NotFound
+from carmel.errors import AlreadyExists, NotFound, Refused
 
 
 @click.command()
@@ -127,13 +126,19 @@ def _run(
     if image is None:
         places.dry_run(session, vm_manifest(wanted, image_name, direct_kernel=False, key=None))
         image, made_image = make_image(session, image_name, source_for(image_name))
-    with _taken_back_on_failure(session, image_kind(session), image if made_image else None):
+    elif dig(image, "status", "phase") == "Failed":
+        raise Refused(
+            f"image {image_name} failed: {dig(image, 'status', 'error', 'message')}",
+            code=dig(image, "status", "error", "code"),
+            hint=f"`carmel image delete {image_name}` takes it away, then run this again",
+        )
+    with taken_back_on_failure(session, image_kind(session), image if made_image else None):
         image = await_image(session, image_name, seconds=seconds, progress=progress)
     direct_kernel = dig(image, "status", "type") == "Kernel"
     key = None if direct_kernel else key or public_key(None)
     manifest = vm_manifest(wanted, image_name, direct_kernel=direct_kernel, key=key)
     secret = _make_secret(session, places, wanted) if wanted.user_data else None
-    with _taken_back_on_failure(session, places.secret, secret, always=True):
+    with taken_back_on_failure(session, places.secret, secret, always=True):
         vm = session.client.create(places.vm, session.namespace, manifest)
     if secret is not None:
         _give_secret(session, places, secret, vm)
@@ -184,21 +189,6 @@ def _give_secret(session: Session, places: _Places, secret: JsonObject, vm: Json
     }
     patch = {"metadata": {"ownerReferences": [owner]}}
     session.client.patch(places.secret, session.namespace, metadata(secret, "name"), patch)
-
-
-@contextlib.contextmanager
-def _taken_back_on_failure(
-    session: Session, kind: ResourceType, made: JsonObject | None, *, always: bool = False
-) -> Iterator[None]:
-    """Delete what we made when what follows fails. An image that is merely slow stays, unless ``always``."""
-    try:
-        yield
-    except CarmelError as exc:
-        if made is not None and (always or not exc.retryable):
-            with contextlib.suppress(CarmelError):
-                uid = metadata(made, "uid") or None
-                session.client.delete(kind, session.namespace, metadata(made, "name"), uid=uid)
-        raise
 
 
 def _await_vm(

@@ -268,6 +268,28 @@ def test_logs_and_their_end(carmel: Carmel, vm: str) -> None:
     assert carmel("logs", "nobody").status == 3
 
 
+def test_ssh_goes_by_the_forward_with_the_users_key(
+    carmel: Carmel, vm: str, home: Path, monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr("os.execvp", lambda _file, argv: called.append(argv))
+    key = home / ".config/carmel/id_ed25519"
+    key.parent.mkdir(parents=True)
+    key.touch()
+    carmel("annotate", "vm", vm, "carmel.dev/ssh-user=debian")
+    assert carmel("ssh", vm, "uname", "-a").status == 0
+    assert carmel("ssh", f"root@{vm}").status == 0
+    uid = carmel("get", "vm", vm, "-o", "jsonpath=.metadata.uid").out.strip()
+    first = called[0]
+    assert first[:5] == ["ssh", "-p", "40022", "-l", "debian"]
+    assert f'UserKnownHostsFile="{home}/.config/carmel/known_hosts.d/{uid}"' in first
+    assert first[first.index("-i") + 1] == str(key)
+    assert first[-4:] == ["--", "127.0.0.1", "uname", "-a"]
+    assert called[1][called[1].index("-l") + 1] == "root"
+    carmel("stop", vm)
+    assert carmel("ssh", vm).status == 5
+
+
 def test_host_is_for_people_or_for_scripts(carmel: Carmel) -> None:
     told = carmel("host").out
     assert "Raspberry Pi 4 aarch64" in told
@@ -295,6 +317,9 @@ def test_images(carmel: Carmel, tmp_path: Path, world: World) -> None:
     assert carmel("image", "build", "micro", "-o", "json").json()["status"]["type"] == "Kernel"
     broken = carmel("image", "pull", "broken")
     assert (broken.status, "its digest is wrong" in broken.err, "hint: try again" in broken.err) == (5, True, True)
+    assert carmel("get", "image", "broken").status == 3
+    assert "ubuntu-24.04" in carmel("image", "list", "--catalog", "-o", "name").out.split()
+    assert carmel("image", "list", "--catalog", "-o", "json").json()[0]["user"] == "debian"
     assert "debian-13" in carmel("image", "list").out
     assert carmel("image", "delete", "debian-13").status == 5
     assert carmel("image", "delete", "debian-13", "--force").out == "image.carmel.dev/debian-13 deleted\n"
