@@ -96,13 +96,18 @@ def make_config(bundle: KernelBundle) -> ConfigMaker:
     return make
 
 
-async def read_until(hypervisor: QemuHypervisor, uid: str, text: bytes) -> bytes:
+async def until_prompt(hypervisor: QemuHypervisor, uid: str) -> None:
+    """Until a shell reads: what is typed earlier is thrown away by the guest."""
+    await read_until(hypervisor, uid, b"/root# ", whole_line=False)
+
+
+async def read_until(hypervisor: QemuHypervisor, uid: str, text: bytes, *, whole_line: bool = True) -> bytes:
     """What the serial console says, up to and with ``text`` and the rest of its line."""
     stream = await hypervisor.open_console(uid)
     seen = b""
     try:
         async with asyncio.timeout(GUEST_SECONDS):
-            while text not in seen or b"\n" not in seen.partition(text)[2]:
+            while text not in seen or (whole_line and b"\n" not in seen.partition(text)[2]):
                 data = await stream.read()
                 assert data, f"the console ended after {seen[-500:]!r}"
                 seen += data

@@ -23,7 +23,7 @@ from carmel.hypervisor.qmp import QmpConnection
 from carmel.hypervisor.record import LaunchRecord
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import TerminationReason
-from tests.system.hypervisor.conftest import ConfigMaker, House, boot_id, read_until
+from tests.system.hypervisor.conftest import ConfigMaker, House, boot_id, read_until, until_prompt
 
 ROLE = Path(__file__).parent / "daemon_role.py"
 READY = b"ready nonce="
@@ -96,6 +96,7 @@ async def test_the_same_process_and_the_same_boot(house: House, make_config: Con
     assert (machine.launch.launch_id, machine.launch.pid) == (launch_id, pid)
     assert machine.state is MachineState.RUNNING
     console = await read_until(hypervisor, config.uid, READY)
+    await until_prompt(hypervisor, config.uid)
     stream = await hypervisor.open_console(config.uid)
     await stream.write(b"cat /proc/sys/kernel/random/boot_id\n")
     seen = b""

@@ -6,16 +6,14 @@ import asyncio
 
 from carmel.hypervisor import logs
 from carmel.hypervisor.machine import MachineState
-from tests.system.hypervisor.conftest import ConfigMaker, House, read_until
-
-READY = b"ready nonce="
+from tests.system.hypervisor.conftest import ConfigMaker, House, until_prompt
 
 
 async def test_a_client_that_never_reads_stalls_nobody(house: House, make_config: ConfigMaker) -> None:
     hypervisor = house.hypervisor()
     config = make_config()
     machine = await hypervisor.launch(config)
-    await read_until(hypervisor, config.uid, READY)
+    await until_prompt(hypervisor, config.uid)
     lazy = await hypervisor.open_console(config.uid)
     keen = await hypervisor.open_console(config.uid)
     await keen.write(
@@ -38,7 +36,7 @@ async def test_the_serial_log_can_be_emptied_under_qemu(house: House, make_confi
     hypervisor = house.hypervisor()
     config = make_config()
     machine = await hypervisor.launch(config)
-    await read_until(hypervisor, config.uid, READY)
+    await until_prompt(hypervisor, config.uid)
     paths = house.paths.machine(config.uid)
     logs.cap(paths.serial_log, paths.serial_log_older, 1024)
     assert paths.serial_log_older.stat().st_size == 1024

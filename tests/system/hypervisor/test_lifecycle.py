@@ -21,7 +21,7 @@ from carmel.hypervisor.qemu import QemuHypervisor
 from carmel.hypervisor.qemu_machine import QemuMachine
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import DiskBus, TerminationReason
-from tests.system.hypervisor.conftest import ConfigMaker, House, boot_id, read_until, until_state
+from tests.system.hypervisor.conftest import ConfigMaker, House, boot_id, read_until, until_prompt, until_state
 
 USER_NET = NicConfig("default", "52:54:00:11:22:33", {"type": "user"})
 READY = b"ready nonce="
@@ -176,7 +176,7 @@ async def test_suspend_and_restore_go_on_where_they_were(house: House, make_conf
     hypervisor = house.hypervisor()
     config = make_config()
     machine = await hypervisor.launch(config)
-    await read_until(hypervisor, config.uid, READY)
+    await until_prompt(hypervisor, config.uid)
     stream = await hypervisor.open_console(config.uid)
     await stream.write(b"touch /tmp/before; echo sa''ved\n")
     while b"saved" not in await stream.read():
