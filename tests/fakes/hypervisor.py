@@ -1,0 +1,213 @@
+"""A hypervisor that behaves, in memory: VMs start, run, end and are found again by the next one on the same ``World``.
+
+What it promises is what ``hypervisor.machine`` promises: a start is all or nothing, an end is told and kept until it is
+collected, nothing runs twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from carmel.errors import CarmelError, Refused
+from carmel.hypervisor.config import Accelerator, MachineConfig
+from carmel.hypervisor.machine import ConsoleStream, Launch, MachineChange, MachineState
+from carmel.paths import Paths
+from carmel.resources.virtualmachine import GuestStatus, Termination, TerminationReason
+
+_LIVE = (MachineState.RUNNING, MachineState.PAUSED)
+
+
+@dataclass
+class World:
+    """What is there whether or not a daemon is: processes and records."""
+
+    paths: Paths
+    now: Callable[[], datetime]
+    machines: dict[str, FakeMachine] = field(default_factory=dict)
+    launches: list[MachineConfig] = field(default_factory=list)
+    """Every start that ever was."""
+
+
+class FakeMachine:
+    """Fulfils ``machine.Machine``. The test plays the guest: ``end``, ``obeys_button``, ``told``."""
+
+    def __init__(self, world: World, config: MachineConfig, number: int, *, paused: bool) -> None:
+        self.config = config
+        self.obeys_button = True
+        self.blockers: Sequence[str] = ()
+        self.told: GuestStatus | None = None
+        self.addresses: dict[str, list[str]] = {}
+        self.presses = 0
+        self.listeners: list[Callable[[str, str], None]] = []
+        self._world = world
+        self._state = MachineState.PAUSED if paused else MachineState.RUNNING
+        self._launch = Launch(
+            f"launch-{number}", config.uid, 1000 + number, "virt-7.2", Accelerator.TCG, "cortex-a57", world.now()
+        )
+
+    @property
+    def launch(self) -> Launch:
+        return self._launch
+
+    @property
+    def state(self) -> MachineState:
+        return self._state
+
+    def end(self, state: MachineState) -> None:
+        """The guest shut down or panicked, or QEMU died."""
+        self._set(state)
+
+    async def resume(self) -> None:
+        self._require_live()
+        self._set(MachineState.RUNNING)
+
+    async def pause(self) -> None:
+        self._require_live()
+        self._set(MachineState.PAUSED)
+
+    async def request_shutdown(self) -> None:
+        self._require_live()
+        self.presses += 1
+        if self.obeys_button and self._state is MachineState.RUNNING:
+            self._set(MachineState.SHUTDOWN)
+
+    async def reset(self) -> None:
+        self._require_live()
+
+    async def kill(self, reason: str) -> Termination:
+        return self._gone(TerminationReason.HOST_REQUEST, reason)
+
+    async def suspend(self) -> None:
+        self._require_live()
+        if self.blockers:
+            raise Refused(self.blockers[0], code="NonMigratableDevice")
+        saved = self._world.paths.machine(self.config.uid).saved_state
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        saved.write_bytes(b"memory")
+        self._gone(TerminationReason.HOST_REQUEST, "suspended")
+
+    async def collect(self) -> Termination:
+        if self._state in _LIVE:
+            raise Refused("it still runs", code="MachineRunning")
+        reason = {
+            MachineState.SHUTDOWN: TerminationReason.GUEST_SHUTDOWN,
+            MachineState.PANICKED: TerminationReason.GUEST_PANIC,
+        }.get(self._state, TerminationReason.QEMU_FAILED)
+        return self._gone(reason, "")
+
+    async def migration_blockers(self) -> Sequence[str]:
+        return self.blockers
+
+    async def guest(self) -> GuestStatus | None:
+        return self.told
+
+    async def guest_addresses(self) -> dict[str, list[str]]:
+        return self.addresses
+
+    def tell(self, what: str) -> None:
+        for listener in self.listeners:
+            listener(self.config.uid, what)
+
+    def _set(self, state: MachineState) -> None:
+        self._state = state
+        self.tell(state.value)
+
+    def _require_live(self) -> None:
+        if self._state not in _LIVE:
+            raise Refused("it does not run", code="MachineNotRunning")
+
+    def _gone(self, reason: TerminationReason, message: str) -> Termination:
+        self._world.machines.pop(self.config.uid, None)
+        self._set(MachineState.ENDED)
+        return Termination(
+            reason=reason,
+            message=message,
+            launch_id=self._launch.launch_id,
+            started_at=self._launch.started_at,
+            finished_at=self._world.now(),
+        )
+
+
+class FakeHypervisor:
+    """Fulfils ``machine.Hypervisor``. ``failure`` is raised by the next start."""
+
+    def __init__(self, world: World) -> None:
+        self.failure: CarmelError | None = None
+        self._world = world
+        self._known: set[str] = set()
+        self._queues: list[asyncio.Queue[MachineChange]] = []
+
+    async def launch(self, config: MachineConfig, *, paused: bool = False, restore: bool = False) -> FakeMachine:
+        if config.uid in self._world.machines:
+            raise Refused("it runs already", code="MachineRunning")
+        if self.failure is not None:
+            # A real one tells of the process that it started and that ended.
+            self._tell(config.uid, "ended")
+            raise self.failure
+        saved = self._world.paths.machine(config.uid).saved_state
+        if restore and not saved.exists():
+            raise Refused("there is no saved state", code="NoSavedState")
+        self._world.launches.append(config)
+        machine = FakeMachine(self._world, config, len(self._world.launches), paused=paused)
+        self._world.machines[config.uid] = machine
+        self._take(machine)
+        if restore:
+            saved.unlink()
+        self._tell(config.uid, "launched")
+        return machine
+
+    async def adopt(self) -> Sequence[FakeMachine]:
+        machines = list(self._world.machines.values())
+        for machine in machines:
+            self._take(machine)
+        return machines
+
+    def machine(self, uid: str) -> FakeMachine | None:
+        return self._world.machines.get(uid) if uid in self._known else None
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncIterator[AsyncIterator[MachineChange]]:
+        queue: asyncio.Queue[MachineChange] = asyncio.Queue()
+        self._queues.append(queue)
+
+        async def told() -> AsyncIterator[MachineChange]:
+            while True:
+                yield await queue.get()
+
+        try:
+            yield told()
+        finally:
+            self._queues.remove(queue)
+
+    async def open_console(self, uid: str) -> ConsoleStream:
+        raise Refused("there is no console here", code="MachineNotRunning")
+
+    def serial_log(self, uid: str) -> Sequence[Path]:
+        return []
+
+    async def forget(self, uid: str) -> None:
+        if uid in self._world.machines:
+            raise Refused("it runs", code="MachineRunning")
+        paths = self._world.paths.machine(uid)
+        for file in paths.state.glob("*"):
+            file.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            paths.state.rmdir()
+
+    async def close(self) -> None:
+        for machine in self._world.machines.values():
+            machine.listeners.clear()
+
+    def _take(self, machine: FakeMachine) -> None:
+        self._known.add(machine.config.uid)
+        machine.listeners.append(self._tell)
+
+    def _tell(self, uid: str, what: str) -> None:
+        for queue in self._queues:
+            queue.put_nowait(MachineChange(uid, what))
