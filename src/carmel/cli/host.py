@@ -41,5 +41,6 @@ def host(session: Session, *, name: str | None, output: Output | None) -> None:
         facts = [("Name", metadata(one, "name")), *host_facts(one)]
         for line in columns([(f"{fact}:", safe(value)) for fact, value in facts if value]):
             click.echo(line)
-        if why := condition(one, "Ready").get("message"):
-            click.echo(f"\n{safe(why)}")
+        ready = condition(one, "Ready")
+        if ready.get("status") != "True" and ready.get("message"):
+            click.echo(f"\n{safe(ready['message'])}")

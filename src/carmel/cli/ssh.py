@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from pathlib import Path
 
 import click
@@ -10,37 +12,45 @@ import click
 from carmel.cli.complete import complete_vms
 from carmel.cli.keys import known_hosts_directory, own_key
 from carmel.cli.power import VM_KIND
+from carmel.cli.progress import Progress
 from carmel.cli.session import Session, with_session
+from carmel.cli.waiting import timeout_option
 from carmel.client.endpoint import HttpsEndpoint
 from carmel.client.objects import JsonObject, dig, metadata
-from carmel.errors import Refused
+from carmel.errors import Refused, TimedOut
 
 USER_ANNOTATION = "carmel.dev/ssh-user"
 """Which user of the guest the key was given to; ``carmel run`` writes it."""
 _SSH_PORT = 22
+_GREETING_SECONDS = 5.0
+_PAUSE_SECONDS = 0.5
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("target", metavar="[USER@]VM", shell_complete=complete_vms)
 @click.argument("command", metavar="[COMMAND]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("-i", "--identity", metavar="FILE", help="Use this private key.")
+@timeout_option("3m")
 @with_session
-def ssh(session: Session, *, target: str, command: tuple[str, ...], identity: str | None) -> None:
+def ssh(session: Session, *, target: str, command: tuple[str, ...], identity: str | None, timeout: float) -> None:
     """Log in to a VM by ssh, with the key that ``carmel run`` put into it. Options stand before the VM's name.
+
+    A guest that still boots is waited for.
 
     \b
     carmel ssh web
-    carmel ssh root@web systemctl status
+    carmel ssh root@web -- systemctl status
     """
     user, _, name = target.rpartition("@")
     vm = session.client.get(session.client.discovery.find_kind(*VM_KIND), session.namespace, name)
     host, port = _way_in(vm, session)
+    await_server(host, port, name, timeout)
     user = user or str(dig(vm, "metadata", "annotations", USER_ANNOTATION) or "root")
     argv = [
         *("ssh", "-p", str(port), "-l", user, "-o", "StrictHostKeyChecking=accept-new"),
         *("-o", f'UserKnownHostsFile="{_known_hosts(vm)}"', "-o", f"HostKeyAlias={name}"),
         *_identity(identity),
-        *("--", host, *command),
+        *("--", host, *(command[1:] if command[:1] == ("--",) else command)),
     ]
     # ssh takes over this very process: its terminal, its exit status and its signals are then the user's own.
     try:
@@ -62,6 +72,33 @@ def _way_in(vm: JsonObject, session: Session) -> tuple[str, int]:
         code="NoSshForward",
         hint="add `forwards: [{guestPort: 22}]` to one of its networks; `carmel console` works without a network",
     )
+
+
+def await_server(host: str, port: int, name: str, seconds: float) -> None:
+    """Wait until an ssh server answers. The port is open long before: it is the host's, not the guest's.
+
+    Raises ``TimedOut`` (``SshNotAnswering``).
+    """
+    deadline = time.monotonic() + seconds
+    with Progress() as progress:
+        while not _greets(host, port):
+            if time.monotonic() > deadline:
+                raise TimedOut(
+                    f"no ssh server answered in {name!r} within {seconds:g} s",
+                    code="SshNotAnswering",
+                    hint=f"carmel logs {name} shows how far it is; carmel console {name} needs no network",
+                )
+            progress.step(f"waiting for ssh in {name}")
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _greets(host: str, port: int) -> bool:
+    """RFC 4253, section 4.2: the server's first line begins with ``SSH-``."""
+    try:
+        with socket.create_connection((host, port), timeout=_GREETING_SECONDS) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
 
 
 def _reachable(address: str, session: Session) -> str:
