@@ -138,7 +138,7 @@ class Launching:
             if self.restore:
                 await self._restore(machine)
         except BaseException:
-            await machine.let_go()
+            await machine.detach()
             raise
         return machine
 

@@ -181,13 +181,17 @@ class QemuMachine:
 
     async def let_go(self) -> None:
         """The daemon ends, the VM does not."""
+        await self.detach()
+        for process in self._processes():
+            await process.let_go()
+
+    async def detach(self) -> None:
+        """Close the monitor and follow nothing any more; the processes are still watched."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._disconnect()
-        for process in self._processes():
-            await process.let_go()
 
     # -- within -------------------------------------------------------------------------------------------------
     def _processes(self) -> list[Running]:

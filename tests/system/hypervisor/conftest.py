@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from carmel.hypervisor.config import CpuConfig, KernelFirmware, MachineConfig
-from carmel.hypervisor.machine import Machine, MachineState
+from carmel.hypervisor.machine import ConsoleStream, Machine, MachineState
 from carmel.hypervisor.processes import process_table
 from carmel.hypervisor.qemu import QemuHypervisor
 from carmel.paths import Paths
@@ -114,6 +114,17 @@ async def read_until(hypervisor: QemuHypervisor, uid: str, text: bytes, *, whole
     finally:
         await stream.close()
     return seen
+
+
+async def answer(stream: ConsoleStream, typed: bytes, wanted: bytes) -> None:
+    """Type, and read until ``wanted`` came; it may come in pieces."""
+    await stream.write(typed)
+    seen = b""
+    async with asyncio.timeout(GUEST_SECONDS):
+        while wanted not in seen:
+            data = await stream.read()
+            assert data, f"the console ended after {seen[-500:]!r}"
+            seen += data
 
 
 def boot_id(console: bytes) -> bytes:

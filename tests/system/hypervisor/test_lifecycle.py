@@ -21,7 +21,7 @@ from carmel.hypervisor.qemu import QemuHypervisor
 from carmel.hypervisor.qemu_machine import QemuMachine
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import DiskBus, TerminationReason
-from tests.system.hypervisor.conftest import ConfigMaker, House, boot_id, read_until, until_prompt, until_state
+from tests.system.hypervisor.conftest import ConfigMaker, House, answer, boot_id, read_until, until_prompt, until_state
 
 USER_NET = NicConfig("default", "52:54:00:11:22:33", {"type": "user"})
 READY = b"ready nonce="
@@ -178,9 +178,7 @@ async def test_suspend_and_restore_go_on_where_they_were(house: House, make_conf
     machine = await hypervisor.launch(config)
     await until_prompt(hypervisor, config.uid)
     stream = await hypervisor.open_console(config.uid)
-    await stream.write(b"touch /tmp/before; echo sa''ved\n")
-    while b"saved" not in await stream.read():
-        pass
+    await answer(stream, b"touch /tmp/before; echo sa''ved\n", b"saved")
     await stream.close()
     await machine.suspend()
     saved = house.paths.machine(config.uid).saved_state
@@ -190,11 +188,7 @@ async def test_suspend_and_restore_go_on_where_they_were(house: House, make_conf
     assert restored.state is MachineState.RUNNING
     assert not saved.exists()
     stream = await hypervisor.open_console(config.uid)
-    await stream.write(b"ls /tmp/before && echo st''ill\n")
-    seen = b""
-    async with asyncio.timeout(30):
-        while b"still" not in seen:
-            seen += await stream.read()
+    await answer(stream, b"ls /tmp/before && echo st''ill\n", b"still")
     await stream.close()
     await restored.kill("done")
 
