@@ -22,6 +22,7 @@ from carmel.errors import Refused, TimedOut
 USER_ANNOTATION = "carmel.dev/ssh-user"
 """Which user of the guest the key was given to; ``carmel run`` writes it."""
 _SSH_PORT = 22
+_GREETING = b"SSH-2.0-carmel\r\n"
 _GREETING_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
 
@@ -93,9 +94,10 @@ def await_server(host: str, port: int, name: str, seconds: float) -> None:
 
 
 def _greets(host: str, port: int) -> bool:
-    """RFC 4253, section 4.2: the server's first line begins with ``SSH-``."""
+    """RFC 4253, section 4.2: both sides begin with a line ``SSH-2.0-SOFTWARE``, in any order."""
     try:
         with socket.create_connection((host, port), timeout=_GREETING_SECONDS) as connection:
+            connection.sendall(_GREETING)
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False

@@ -273,11 +273,12 @@ def test_ssh_goes_by_the_forward_with_the_users_key(
 ) -> None:
     called: list[list[str]] = []
     monkeypatch.setattr("os.execvp", lambda _file, argv: called.append(argv))
+    monkeypatch.setattr("carmel.cli.ssh.await_server", lambda *_words: None)
     key = home / ".config/carmel/id_ed25519"
     key.parent.mkdir(parents=True)
     key.touch()
     carmel("annotate", "vm", vm, "carmel.dev/ssh-user=debian")
-    assert carmel("ssh", vm, "uname", "-a").status == 0
+    assert carmel("ssh", vm, "--", "uname", "-a").status == 0
     assert carmel("ssh", f"root@{vm}").status == 0
     uid = carmel("get", "vm", vm, "-o", "jsonpath=.metadata.uid").out.strip()
     first = called[0]
