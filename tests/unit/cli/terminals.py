@@ -56,7 +56,7 @@ class Terminal:
         local_modes = termios.tcgetattr(self._master)[3]
         return not local_modes & (termios.ICANON | termios.ECHO)
 
-    def interrupt(self, seconds: float = 20) -> int:
+    def interrupt(self, seconds: float = 6) -> int:
         """Press Ctrl-C until it ends, as people do: CPython misses one that comes just before it begins to read."""
         deadline = time.monotonic() + seconds
         self.type(b"\x03")
