@@ -1,6 +1,7 @@
 """A QMP server that behaves as QEMU's does (docs/interop/qmp-spec.txt): greeting, capabilities, states, events.
 
-It plays a machine with vCPUs that run or do not. ``mute`` makes it read and never answer; ``hang_up`` closes.
+It plays a machine with vCPUs that run or do not. ``answers`` are what it says to
+other commands. ``mute`` makes it read and never answer; ``hang_up`` closes.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ GREETING = {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "p
 class FakeQemu:
     """One machine's monitor. QEMU serves one client at a time; so does this."""
 
-    def __init__(self, name: str = "default/fake/0") -> None:
+    def __init__(self, name: str = "default/fake/0", answers: Mapping[str, Any] | None = None) -> None:
+        self._answers = answers or {}
         self.status = "prelaunch"
         self.mute = False
         self._name = name
@@ -27,7 +29,7 @@ class FakeQemu:
 
     @asynccontextmanager
     async def listen(self, socket: Path) -> AsyncIterator[FakeQemu]:
-        server = await asyncio.start_unix_server(self._serve, str(socket))
+        server = await asyncio.start_unix_server(self.serve, str(socket))
         try:
             yield self
         finally:
@@ -47,7 +49,8 @@ class FakeQemu:
         stamp = {"seconds": int(now), "microseconds": int(now % 1 * 1e6)}
         self._send({"event": event, "timestamp": stamp, **({"data": data} if data is not None else {})})
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Talk to one client until it leaves."""
         self._writer = writer
         try:
             with suppress(OSError):
@@ -77,6 +80,8 @@ class FakeQemu:
                 return
 
     def _answer(self, command: str) -> dict[str, Any]:
+        if command in self._answers:
+            return {"return": self._answers[command]}
         match command:
             case "query-status":
                 return {"return": {"status": self.status, "running": self.status == "running"}}

@@ -10,18 +10,21 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from carmel.errors import Refused
-from carmel.hypervisor.failures import QEMUFailed, QEMUTooOld
+from carmel.hypervisor.failures import QEMUFailed, QEMUNotAnswering, QEMUTooOld, QMPFailed
 from carmel.hypervisor.files import write_atomically
+from carmel.hypervisor.qmp import QmpConnection
 from carmel.paths import Paths
 from carmel.run import Command, Limits, Runner, find_program
 
 _CACHE_FORMAT = 1
+_ASKING_SECONDS = 30.0
 _QUESTIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "version": ("query-version", {}),
     "target": ("query-target", {}),
@@ -129,38 +132,54 @@ def _remember(cached: Path, abilities: QemuAbilities) -> None:
 
 
 async def ask(binary: Path, runner: Runner) -> QemuAbilities:
-    """Run ``binary`` once and ask."""
-    commands = [("capabilities", ("qmp_capabilities", {})), *_QUESTIONS.items(), ("quit", ("quit", {}))]
-    lines = [json.dumps({"execute": name, "arguments": args, "id": key}) for key, (name, args) in commands]
-    argv: list[str | Path] = [
-        binary,
-        "-machine",
-        "none",
-        "-no-user-config",
-        "-nodefaults",
-        "-display",
-        "none",
-        "-S",
-        "-qmp",
-        "stdio",
-    ]
-    limits = Limits(seconds=30, output_bytes=16 * 1024 * 1024)
-    result = await runner.run(Command(argv, stdin="\n".join(lines).encode() + b"\n", limits=limits), check=False)
-    try:
-        return _read(binary, result.stdout)
-    except (ValueError, KeyError, TypeError) as exc:
-        raise QEMUFailed(
-            f"{binary} did not say what it can do: {result.last_words.splitlines()[-1:] or exc!r}",
-            hint="does it start by hand? carmel doctor shows what Carmel found",
-        ) from exc
+    """Run ``binary`` once and ask. Raises ``QEMUFailed``."""
+    ours, its = socket.socketpair()
+    with ours, its:
+        running = asyncio.create_task(runner.run(_empty_machine(binary, its.fileno()), check=False))
+        asking = asyncio.create_task(_ask_all(ours))
+        try:
+            await asyncio.wait({running, asking}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                words = running.result().last_words.splitlines()
+                raise _unanswered(binary, words[-1] if words else "it said nothing")
+            return _read(binary, asking.result())
+        except (ValueError, KeyError, TypeError, QEMUNotAnswering) as exc:
+            raise _unanswered(binary, repr(exc)) from exc
+        finally:
+            # The runner ends what it started.
+            for task in (running, asking):
+                task.cancel()
+            await asyncio.gather(running, asking, return_exceptions=True)
 
 
-def _read(binary: Path, output: bytes) -> QemuAbilities:
+def _empty_machine(binary: Path, monitor: int) -> Command:
+    words = "-machine none -no-user-config -nodefaults -display none -S -mon chardev=qmp,mode=control"
+    argv: list[str | Path] = [binary, *words.split(), "-chardev", f"socket,id=qmp,fd={monitor}"]
+    return Command(argv, limits=Limits(seconds=_ASKING_SECONDS), pass_fds=(monitor,))
+
+
+async def _ask_all(monitor: socket.socket) -> dict[str, Any]:
+    qmp = QmpConnection("abilities", lambda _event: None, lambda: None)
     answers: dict[str, Any] = {}
-    for line in output.splitlines():
-        message = json.loads(line)
-        if "id" in message:
-            answers[message["id"]] = message.get("return")
+    try:
+        await qmp.connect(monitor, seconds=_ASKING_SECONDS)
+        for key, (command, arguments) in _QUESTIONS.items():
+            # Not every target knows every command: query-cpu-definitions.
+            with contextlib.suppress(QMPFailed):
+                answers[key] = await qmp.execute(command, arguments)
+    finally:
+        await qmp.close()
+    return answers
+
+
+def _unanswered(binary: Path, why: str) -> QEMUFailed:
+    return QEMUFailed(
+        f"{binary} did not say what it can do: {why}",
+        hint="does it start by hand? carmel doctor shows what Carmel found",
+    )
+
+
+def _read(binary: Path, answers: Mapping[str, Any]) -> QemuAbilities:
     version = answers["version"]
     number = version["qemu"]
     package = version.get("package") or ""
@@ -170,8 +189,7 @@ def _read(binary: Path, output: bytes) -> QemuAbilities:
         version=f"{number['major']}.{number['minor']}.{number['micro']}" + (f" ({package})" if package else ""),
         target=answers["target"]["arch"],
         machine_types={entry["name"]: entry["cpu-max"] for entry in answers["machines"]},
-        # Not every target can list its models.
-        cpu_models=frozenset(entry["name"] for entry in answers["cpus"] or ()),
+        cpu_models=frozenset(entry["name"] for entry in answers.get("cpus", ())),
         devices=frozenset(entry["name"] for entry in answers["devices"]),
         accelerators=frozenset(name.removesuffix("-accel") for name in accelerators if name.endswith("-accel")),
         netdevs=_netdevs(answers["schema"]),

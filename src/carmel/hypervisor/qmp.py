@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +41,12 @@ class QmpConnection:
         self._on_lost = on_lost
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def connect(self, socket: Path, *, seconds: float = ANSWER_SECONDS) -> None:
-        """Connect and negotiate. Raises ``QEMUNotAnswering``."""
+    async def connect(self, where: Path | socket.socket, *, seconds: float = ANSWER_SECONDS) -> None:
+        """Connect to a path, or use a socket that is connected, and negotiate. Raises ``QEMUNotAnswering``."""
+        address = str(where) if isinstance(where, Path) else where
         try:
             async with asyncio.timeout(seconds):
-                await self._client.connect(str(socket))
+                await self._client.connect(address)
         except TimeoutError as exc:
             await self._drop()
             raise QEMUNotAnswering(f"QEMU's monitor did not answer within {seconds:g} s") from exc

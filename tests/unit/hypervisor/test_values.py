@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+import os
+import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +27,7 @@ from carmel.hypervisor.termination import termination
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import TerminationReason
 from carmel.run import Command, Result, SystemRunner
+from tests.fakes.qmp import FakeQemu
 from tests.unit.hypervisor.cases import abilities
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -158,15 +163,23 @@ def test_panic_on_the_console(tmp_path: Path, console: str, expected: str | None
 
 
 class ScriptedQemu:
-    """A runner whose QEMU says ``output``."""
+    """A runner whose QEMU gives ``answers`` on the monitor that it is passed, or ends at once without any."""
 
-    def __init__(self, output: bytes, status: int = 0) -> None:
+    def __init__(self, answers: Mapping[str, Any] | None) -> None:
         self.calls = 0
-        self._result = Result(status, output, b"it said this")
+        self._answers = answers
 
     async def run(self, command: Command, *, check: bool = True, on_line: object = None) -> Result:
         self.calls += 1
-        return self._result
+        if self._answers is None:
+            return Result(1, b"", b"qemu: cannot do that")
+        (monitor,) = command.pass_fds
+        reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=os.dup(monitor)))
+        try:
+            await FakeQemu(answers=self._answers).serve(reader, writer)
+        finally:
+            writer.close()
+        return Result(0, b"", b"")
 
 
 async def test_no_qemu_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -177,32 +190,29 @@ async def test_no_qemu_is_refused_with_what_to_do(tmp_path: Path) -> None:
     assert "install" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("output", [b"", b"Segmentation fault\n", b'{"id": "version", "return": {}}\n', b"[1]\n"])
-async def test_a_qemu_that_does_not_answer_is_told(tmp_path: Path, output: bytes) -> None:
+@pytest.mark.parametrize("answers", [None, {}, {"query-version": {}}, {"query-version": "seven"}])
+async def test_a_qemu_that_does_not_answer_is_told(tmp_path: Path, answers: Mapping[str, Any] | None) -> None:
     binary = tmp_path / "qemu"
     binary.write_bytes(b"")
     with pytest.raises(QEMUFailed):
-        await find_abilities("aarch64", Paths(tmp_path, tmp_path, tmp_path), ScriptedQemu(output), binary)
+        await find_abilities("aarch64", Paths(tmp_path, tmp_path, tmp_path / "cache"), ScriptedQemu(answers), binary)
 
 
 async def test_an_old_qemu_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
     binary = tmp_path / "qemu"
     binary.write_bytes(b"")
     answers = {
-        "version": {"qemu": {"major": 6, "minor": 2, "micro": 0}, "package": ""},
-        "target": {"arch": "aarch64"},
-        "machines": [{"name": "virt-6.2", "cpu-max": 512}],
-        "cpus": [{"name": "max"}],
-        "devices": [],
-        "accelerators": [{"name": "tcg-accel"}],
-        "options": [{"option": "action", "parameters": []}],
-        "schema": [
+        "query-version": {"qemu": {"major": 6, "minor": 2, "micro": 0}, "package": ""},
+        "query-target": {"arch": "aarch64"},
+        "query-machines": [{"name": "virt-6.2", "cpu-max": 512}],
+        "qom-list-types": [{"name": "tcg-accel"}],
+        "query-command-line-options": [{"option": "action", "parameters": []}],
+        "query-qmp-schema": [
             {"name": "netdev_add", "meta-type": "command", "arg-type": "7"},
             {"name": "7", "meta-type": "object", "variants": [{"case": "user", "type": "8"}]},
         ],
     }
-    output = b"\n".join(json.dumps({"id": key, "return": value}).encode() for key, value in answers.items())
-    runner, paths = ScriptedQemu(output), Paths(tmp_path, tmp_path, tmp_path / "cache")
+    runner, paths = ScriptedQemu(answers), Paths(tmp_path, tmp_path, tmp_path / "cache")
     for _ in range(2):
         with pytest.raises(QEMUTooOld) as caught:
             await find_abilities("aarch64", paths, runner, binary)
