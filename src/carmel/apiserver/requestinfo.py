@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from carmel.errors import MethodNotAllowed, NotFound
+from carmel.resources.admission import check_name
 from carmel.resources.base import DNS_LABEL, DNS_SUBDOMAIN
 from carmel.resources.kinds import Kind
 from carmel.resources.rbac import GROUP as RBAC_GROUP
@@ -103,7 +104,7 @@ def _resource(method: str, path: str, group: str, version: str, rest: list[str],
     if namespace is not None and not (len(namespace) <= 63 and _LABEL.fullmatch(namespace)):
         raise NotFound(f"namespaces {namespace[:80]!r} not found")
     if name:
-        _check_name(kind, name)
+        _check_name(kind, name, method)
     if name and kind.namespaced and namespace is None:
         raise _nothing_there()
     return RequestInfo(
@@ -116,9 +117,12 @@ def _resource(method: str, path: str, group: str, version: str, rest: list[str],
     )
 
 
-def _check_name(kind: Kind, name: str) -> None:
+def _check_name(kind: Kind, name: str, method: str) -> None:
     good = _RBAC_NAME.fullmatch(name) if kind.group == RBAC_GROUP else len(name) <= 253 and _SUBDOMAIN.fullmatch(name)
     if not good:
+        if method == "PATCH":
+            # An apply would make it: then the name is what is wrong, not that there is no such thing.
+            check_name(kind, name)
         raise NotFound(f'{kind.resource} "{name[:80]}" not found')
 
 

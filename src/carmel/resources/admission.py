@@ -63,6 +63,13 @@ def admit(kind: Kind, new: JsonObject, old: JsonObject | None) -> JsonObject:
     return admitted
 
 
+def check_name(kind: Kind, name: str) -> None:
+    """Raises ``Invalid`` for what cannot be the name of a ``kind``."""
+    metadata = {"name": name}
+    if causes := _name_causes(kind, metadata):
+        raise _invalid(kind, {"metadata": metadata}, causes)
+
+
 def _invalid(kind: Kind, obj: JsonObject, causes: list[Cause]) -> Invalid:
     metadata = obj.get("metadata")
     name = metadata.get("name", "") if isinstance(metadata, dict) else ""

@@ -83,24 +83,29 @@ class Protocol(StrEnum):
 class CpuTopology(Model):
     """The guest's sockets, clusters, cores and threads. Their product is ``cpu.count``."""
 
-    sockets: int = Field(default=1, ge=1, le=MAX_VCPUS)
-    clusters: int = Field(default=1, ge=1, le=MAX_VCPUS)
-    cores: int = Field(default=1, ge=1, le=MAX_VCPUS)
-    threads: int = Field(default=1, ge=1, le=MAX_VCPUS)
+    sockets: int = Field(default=1, ge=1, le=MAX_VCPUS, description="CPU packages.")
+    clusters: int = Field(default=1, ge=1, le=MAX_VCPUS, description="Clusters in each socket.")
+    cores: int = Field(default=1, ge=1, le=MAX_VCPUS, description="Cores in each cluster.")
+    threads: int = Field(default=1, ge=1, le=MAX_VCPUS, description="Threads of each core.")
 
 
 class Cpu(Model):
     """vCPUs. ``model`` is a QEMU CPU model; by default the host's own under KVM, a fast one when emulated."""
 
-    count: int = Field(default=1, ge=1, le=MAX_VCPUS)
-    model: str | None = Field(default=None, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    count: int = Field(default=1, ge=1, le=MAX_VCPUS, description="How many vCPUs.")
+    model: str | None = Field(
+        default=None,
+        max_length=63,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="QEMU's name of a CPU model, such as cortex-a72 or neoverse-n1. Only when emulated.",
+    )
     topology: CpuTopology | None = None
 
 
 class Memory(Model):
     """Guest memory."""
 
-    size: Size = "1Gi"
+    size: Size = Field(default="1Gi", description="How much, such as 512Mi or 2Gi. A whole number of MiB.")
 
     @field_validator("size")
     @classmethod
@@ -116,7 +121,7 @@ class Memory(Model):
 class Firmware(Model):
     """What the guest starts from: UEFI and a disk, or a kernel and initrd out of an Image of type Kernel."""
 
-    type: FirmwareType = FirmwareType.UEFI
+    type: FirmwareType = Field(default=FirmwareType.UEFI, description="UEFI boots a disk, DirectKernel a kernel Image.")
     image_ref: LocalReference | None = Field(default=None, description="DirectKernel: the Image that holds the kernel.")
     command_line: str | None = Field(
         default=None,
@@ -128,10 +133,10 @@ class Firmware(Model):
 class Disk(Model):
     """One disk: an existing Volume, or one made for this VM from an Image or empty."""
 
-    name: Name
-    bus: DiskBus = DiskBus.VIRTIO
-    volume_ref: LocalReference | None = None
-    image_ref: LocalReference | None = None
+    name: Name = Field(description="Names the disk in this VM; a volume made for it is called VM-NAME.")
+    bus: DiskBus = Field(default=DiskBus.VIRTIO, description="What the guest sees it as. nvme hinders live migration.")
+    volume_ref: LocalReference | None = Field(default=None, description="A Volume that exists, of the same namespace.")
+    image_ref: LocalReference | None = Field(default=None, description="An Image that the new disk is a copy of.")
     size: Size | None = Field(default=None, description="Capacity. Larger than the image's: the disk is grown.")
     delete_policy: DeletePolicy | None = Field(
         default=None, description="Delete for a volume made for this VM, Retain for one named by volumeRef."
@@ -148,20 +153,28 @@ class Disk(Model):
 class Forward(Model):
     """A port of the host that leads to a port of the guest (provider ``user`` only)."""
 
-    name: Name | None = None
-    protocol: Protocol = Protocol.TCP
-    guest_port: int = Field(ge=1, le=65535)
+    name: Name | None = Field(default=None, description="For people: what the port is for.")
+    protocol: Protocol = Field(default=Protocol.TCP, description="TCP or UDP.")
+    guest_port: int = Field(ge=1, le=65535, description="The port in the guest.")
     host_port: int | None = Field(default=None, ge=1, le=65535, description="Chosen by the host when absent.")
-    host_address: str = Field(default="127.0.0.1", pattern=r"^[0-9.]{7,15}$")
+    host_address: str = Field(
+        default="127.0.0.1",
+        pattern=r"^[0-9.]{7,15}$",
+        description="The host's address that listens. 0.0.0.0 opens the port to others.",
+    )
 
 
 class NetworkInterface(Model):
     """One NIC on a Network. Its MAC is derived from the VM's uid unless given, so that it is stable."""
 
-    name: Name
-    network_ref: LocalReference = Field(default_factory=lambda: LocalReference(name="default"))
-    mac: Mac | None = None
-    forwards: list[Forward] | None = Field(default=None, max_length=64)
+    name: Name = Field(description="Names the NIC in this VM.")
+    network_ref: LocalReference = Field(
+        default_factory=lambda: LocalReference(name="default"), description="The Network it is plugged into."
+    )
+    mac: Mac | None = Field(default=None, description="Its MAC address; derived from the VM's uid when absent.")
+    forwards: list[Forward] | None = Field(
+        default=None, max_length=64, description="Ports of the host that lead to the guest."
+    )
 
     @field_validator("mac")
     @classmethod
@@ -177,12 +190,19 @@ _INLINE_SECRETS = ("userData", "user_data", "userdata", "networkData", "password
 class CloudInit(Model):
     """First-boot configuration (NoCloud). User data lies in a Secret: it often holds passwords and keys."""
 
-    user_data_secret_ref: SecretKeyReference | None = None
-    network_data_secret_ref: SecretKeyReference | None = None
-    ssh_authorized_keys: list[Annotated[str, StringConstraints(max_length=16384)]] | None = Field(
-        default=None, max_length=64
+    user_data_secret_ref: SecretKeyReference | None = Field(default=None, description="The Secret with the user data.")
+    network_data_secret_ref: SecretKeyReference | None = Field(
+        default=None, description="The Secret with a network configuration (version 2); DHCP without."
     )
-    host_name: str | None = Field(default=None, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$")
+    ssh_authorized_keys: list[Annotated[str, StringConstraints(max_length=16384)]] | None = Field(
+        default=None, max_length=64, description="Public keys that the image's default user is given."
+    )
+    host_name: str | None = Field(
+        default=None,
+        max_length=63,
+        pattern=r"^[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?$",
+        description="The guest's host name; the VM's name when absent.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -203,19 +223,29 @@ class VirtualMachineSpec(Model):
     cpu: Cpu = Field(default_factory=Cpu)
     memory: Memory = Field(default_factory=Memory)
     firmware: Firmware = Field(default_factory=Firmware)
-    power_state: PowerState = PowerState.ON
+    power_state: PowerState = Field(default=PowerState.ON, description="The state that is wanted.")
     power_off_mode: PowerOffMode = PowerOffMode.TRY_SOFT
-    power_off_timeout_seconds: int = Field(default=60, ge=1, le=3600)
+    power_off_timeout_seconds: int = Field(
+        default=60, ge=1, le=3600, description="TrySoft: how long the guest is given before the plug is pulled."
+    )
     restart_requested_at: Time | None = Field(
         default=None, description="A time later than status.restartedAt restarts the VM once, or starts one that ended."
     )
     restart_policy: RestartPolicy = RestartPolicy.ON_FAILURE
     start_at_boot: bool = Field(default=True, description="Start this VM when its host starts, if it should run.")
-    disks: list[Disk] = Field(default_factory=list, max_length=24, json_schema_extra=BY_NAME_SCHEMA)
-    networks: list[NetworkInterface] = Field(default_factory=list, max_length=8, json_schema_extra=BY_NAME_SCHEMA)
+    disks: list[Disk] = Field(
+        default_factory=list, max_length=24, json_schema_extra=BY_NAME_SCHEMA, description="In boot order."
+    )
+    networks: list[NetworkInterface] = Field(
+        default_factory=list, max_length=8, json_schema_extra=BY_NAME_SCHEMA, description="NICs; none without."
+    )
     cloud_init: CloudInit | None = None
-    bios_uuid: Uuid | None = Field(default=None, alias="biosUUID")
-    instance_uuid: Uuid | None = Field(default=None, alias="instanceUUID")
+    bios_uuid: Uuid | None = Field(
+        default=None, alias="biosUUID", description="SMBIOS UUID that the guest sees; the VM's uid when absent."
+    )
+    instance_uuid: Uuid | None = Field(
+        default=None, alias="instanceUUID", description="An identity that others keep for this VM; its uid when absent."
+    )
 
 
 class TerminationReason(StrEnum):

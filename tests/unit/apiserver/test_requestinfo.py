@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from carmel.apiserver.requestinfo import resolve
-from carmel.errors import CarmelError, MethodNotAllowed, NotFound
+from carmel.errors import CarmelError, Invalid, MethodNotAllowed, NotFound
 
 VMS = b"/apis/carmel.dev/v1alpha1/namespaces/default/virtualmachines"
 
@@ -102,3 +102,11 @@ def test_any_bytes_are_read_or_refused(method: str, rest: bytes) -> None:
         except CarmelError:
             continue
         assert "/" not in info.name + (info.namespace or "")
+
+
+def test_an_apply_under_a_bad_name_is_told_what_is_wrong_with_it() -> None:
+    with pytest.raises(Invalid) as caught:
+        resolve("PATCH", VMS + b"/Bad_Name")
+    assert caught.value.field == "metadata.name"
+    with pytest.raises(NotFound):
+        resolve("GET", VMS + b"/Bad_Name")
