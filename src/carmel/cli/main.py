@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -104,6 +105,8 @@ def wants_json(argv: Sequence[str]) -> bool:
 
 
 def _interrupted() -> int:
+    """Once is enough: a second Ctrl-C must not meet Python while it cleans up, and be answered by a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         click.echo(err=True)
     return INTERRUPTED

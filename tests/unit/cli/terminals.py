@@ -56,13 +56,16 @@ class Terminal:
         local_modes = termios.tcgetattr(self._master)[3]
         return not local_modes & (termios.ICANON | termios.ECHO)
 
-    def interrupt(self, seconds: float = 6) -> int:
+    def interrupt(self, seconds: float = 20) -> int:
         """Press Ctrl-C until it ends, as people do: CPython misses one that comes just before it begins to read."""
         deadline = time.monotonic() + seconds
-        self.type(b"\x03")
-        while self._read(0.5):
-            assert time.monotonic() < deadline, self.screen
-            self.type(b"\x03")
+        pressed_at = -1.0
+        while self._read(0.1):
+            now = time.monotonic()
+            assert now < deadline, self.screen
+            if now - pressed_at > 1:
+                self.type(b"\x03")
+                pressed_at = now
         status = self._reap()
         return 130 if status == -signal.SIGINT else status  # a shell shows both as 130
 

@@ -249,6 +249,21 @@ async def _machines(store: SqliteStore) -> None:
         running = wanted == "PoweredOn"
         requested = spec.get("restartRequestedAt")
         new_launch = running and (status.get("powerState") != "PoweredOn" or requested != status.get("restartedAt"))
+        # First, so that who has waited for the status finds it.
+        try:
+            await store.create(
+                EVENT,
+                {
+                    "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
+                    "involvedObject": {"kind": "VirtualMachine", "name": meta["name"], "uid": meta["uid"]},
+                    "reason": "Started" if running else "Stopped",
+                    "message": f"it is {wanted}\x1b[31m",
+                    "type": "Normal",
+                    "lastTimestamp": "2026-01-01T00:00:00Z",
+                },
+            )
+        except CarmelError:
+            return
         await _status(
             store,
             VIRTUAL_MACHINE,
@@ -284,19 +299,5 @@ async def _machines(store: SqliteStore) -> None:
                 "conditions": [{"type": "Ready", "status": str(running), "reason": wanted, "message": ""}],
             },
         )
-        try:
-            await store.create(
-                EVENT,
-                {
-                    "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
-                    "involvedObject": {"kind": "VirtualMachine", "name": meta["name"], "uid": meta["uid"]},
-                    "reason": "Started" if running else "Stopped",
-                    "message": f"it is {wanted}\x1b[31m",
-                    "type": "Normal",
-                    "lastTimestamp": "2026-01-01T00:00:00Z",
-                },
-            )
-        except CarmelError:
-            return
 
     await _each(store, VIRTUAL_MACHINE, work)
