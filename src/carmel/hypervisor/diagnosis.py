@@ -45,7 +45,8 @@ def explain(program: str, words: Sequence[str], how: str) -> CarmelError:
         for line in reversed(said):
             if pattern.search(line):
                 return Refused(f"{program} could not start: {line}", code=code, hint=hint)
-    return QEMUFailed(f"{program} ended ({how}): {last}", hint="carmel logs --qemu shows all that it said")
+    hint = "machines/UID/qemu.log below carmeld's state directory holds all that it said"
+    return QEMUFailed(f"{program} ended ({how}): {last}", hint=hint)
 
 
 def exit_in_words(status: int | None) -> str:
