@@ -119,7 +119,9 @@ class Server:
         if late:
             await asyncio.wait(late, timeout=_GRACE_SECONDS)
         for connection in list(self._state.connections):
-            connection.transport.abort()
+            # Python 3.11.2's TLS transports raise this when the other side was quicker.
+            with contextlib.suppress(AttributeError):
+                connection.transport.abort()
 
     # -- the Unix socket ------------------------------------------------------------------------------------------
     async def _listen_unix(self) -> None:

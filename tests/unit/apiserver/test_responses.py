@@ -14,7 +14,7 @@ from carmel.apiserver.responses import Pieces, Stream
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from tests.unit.apiserver.asgi import call
 from tests.unit.apiserver.conftest import Served
-from tests.unit.apiserver.test_objects import TABLE, VMS, fill
+from tests.unit.apiserver.test_objects import TABLE, VMS
 
 
 async def turns_during(served: Served, headers: dict[str, str]) -> int:
@@ -34,10 +34,9 @@ async def turns_during(served: Served, headers: dict[str, str]) -> int:
 
 
 async def test_a_large_table_holds_nobody_up(served: Served) -> None:
-    await fill(served.store, 10)
-    few = await turns_during(served, TABLE)
     await fill_more(served, 500)
-    assert await turns_during(served, TABLE) >= few + 500 // 25 - 1
+    # One turn for every 25 rows, whatever else there is to wait for.
+    assert await turns_during(served, TABLE) >= 500 // 25
 
 
 async def fill_more(served: Served, count: int) -> None:
