@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, condition, set_conditions
 from carmel.errors import AlreadyExists
-from carmel.network.backends import Backend, Backends
+from carmel.network.backends import Backends, Choice
 from carmel.resources.base import Condition, ObjectMeta
 from carmel.resources.network import NETWORK, Network, NetworkProvider
 
@@ -34,23 +34,23 @@ class NetworkController:
         if network is None or network.metadata.deletion_timestamp is not None:
             return None
         supported = network.spec.provider is NetworkProvider.USER
-        backend = await self._backends.best() if supported else None
+        choice = await self._backends.choice() if supported else None
 
         def change(one: Network) -> None:
             one.status.observed_generation = one.metadata.generation
-            one.status.backend = None if backend is None else backend.value
-            set_conditions(one.status, _conditions(one, backend), self._runtime.clock.now())
+            one.status.backend = None if choice is None else choice.backend.value
+            set_conditions(one.status, _conditions(one, choice), self._runtime.clock.now())
 
         await self._resources.update_status(network, change)
         return None
 
 
-def _conditions(network: Network, backend: Backend | None) -> list[Condition]:
+def _conditions(network: Network, choice: Choice | None) -> list[Condition]:
     generation = network.metadata.generation
-    if backend is not None:
+    if choice is not None:
         return [
             condition("Accepted", "True", "Supported", generation=generation),
-            condition("Ready", "True", "Available", generation=generation),
+            condition("Ready", "True", "Available", choice.reason, generation=generation),
         ]
     message = f"provider {network.spec.provider.value} is not offered by this version: use provider user"
     return [

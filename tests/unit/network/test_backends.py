@@ -1,64 +1,47 @@
-"""Which back end is chosen, by a passt that works, one that does not, and none."""
+"""Which back end is chosen and why: by a passt that works, one that does not, and none."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 import pytest
 
-from carmel.network import backends
-from carmel.network.backends import Backend, Backends
-from carmel.run import Command, Result
+from carmel.network import backends, passt_probe
+from carmel.network.backends import Backend, Backends, Choice
+from tests.unit.network.fake_passt import FakePasst, Manner
+
+LATE = "passt here keeps servers that speak first (such as SSH) waiting: QEMU's own network is used"
 
 
-class Passt:
-    """Behaves as passt does when it starts: listens and stays, or ends with a word."""
-
-    def __init__(self, *, works: bool) -> None:
-        self.works = works
-        self.starts = 0
-        self.running = 0
-
-    async def _answer(self, descriptor: int) -> None:
-        connection = socket.socket(fileno=os.dup(descriptor))
-        connection.setblocking(False)
-        with connection:
-            loop = asyncio.get_running_loop()
-            frame = await loop.sock_recv(connection, 2048)
-            assert len(frame) == 4 + int.from_bytes(frame[:4], "big")
-            await loop.sock_sendall(connection, frame)
-
-    async def run(
-        self, command: Command, *, check: bool = True, on_line: Callable[[str], None] | None = None
-    ) -> Result:
-        self.starts += 1
-        if not self.works:
-            return Result(1, b"", b"No routable interface for IPv4")
-        self.running += 1
-        try:
-            await self._answer(int(str(command.argv[-1])))
-            await asyncio.Event().wait()
-        finally:
-            self.running -= 1
-        raise AssertionError("unreachable")
-
-
-@pytest.mark.parametrize(("works", "expected"), [(True, Backend.PASST), (False, Backend.SLIRP)])
-async def test_it_is_tried_once(monkeypatch: pytest.MonkeyPatch, works: bool, expected: Backend) -> None:
+@pytest.mark.parametrize(
+    ("manner", "expected"),
+    [(Manner.WORKS, Choice(Backend.PASST)), (Manner.LATE, Choice(Backend.SLIRP, LATE))],
+)
+async def test_it_is_tried_once_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, manner: Manner, expected: Choice
+) -> None:
     monkeypatch.setattr(backends, "find_program", lambda _name: Path("/usr/bin/passt"))
-    passt = Passt(works=works)
+    monkeypatch.setattr(passt_probe, "_HANDSHAKE_SECONDS", 0.1 if manner is Manner.LATE else 10)
+    caplog.set_level(logging.INFO, backends.__name__)
+    passt = FakePasst([manner])
     found = Backends(passt)
-    assert list(await asyncio.gather(found.best(), found.best())) == [expected, expected]
-    assert passt.starts == 1
-    assert passt.running == 0
+    assert list(await asyncio.gather(found.choice(), found.choice())) == [expected, expected]
+    assert await found.best() is expected.backend
+    assert (passt.starts, passt.running) == (1, 0)
+    assert caplog.messages == ([expected.reason] if expected.reason else [])
 
 
 async def test_none_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "find_program", lambda _name: None)
-    passt = Passt(works=True)
-    assert await Backends(passt).best() is Backend.SLIRP
+    passt = FakePasst([Manner.WORKS])
+    expected = Choice(Backend.SLIRP, "passt is not installed: QEMU's own network is used")
+    assert await Backends(passt).choice() == expected
+    assert passt.starts == 0
+
+
+async def test_what_is_forced_is_not_tried() -> None:
+    passt = FakePasst([Manner.LATE])
+    assert await Backends(passt, forced=Backend.PASST).choice() == Choice(Backend.PASST)
     assert passt.starts == 0
