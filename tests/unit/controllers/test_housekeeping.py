@@ -25,7 +25,8 @@ from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.resources.volume import VOLUME
 from carmel.store.protocol import EventType
 from carmel.store.sqlite import SqliteStore
-from tests.fakes.clock import FakeClock, settle
+from tests.fakes.clock import FakeClock
+from tests.fakes.quiet import quiet
 from tests.stores import open_store
 
 
@@ -78,7 +79,7 @@ async def test_what_has_no_owner_left_goes(store: SqliteStore, runtime: Runtime)
     add_garbage_collector(runtime)
     await runtime.start()
     await until_gone(store, SECRET, "default", "orphan")
-    await settle()
+    await quiet(runtime, store)
     assert [one.name for one in (await store.list(SECRET)).items] == ["foreign", "kept"]
     await store.delete(VOLUME, "default", "owner")
     await until_gone(store, SECRET, "default", "kept")
@@ -116,7 +117,7 @@ async def test_task_expires_after_its_end(store: SqliteStore, runtime: Runtime, 
 
     await tasks.update_status(task, finish)
     await clock.advance(99)
-    await settle()
+    await quiet(runtime, store)
     assert await tasks.find(Key("default", "t")) is not None
     await clock.advance(2)
     await until_gone(store, TASK, "default", "t")
@@ -152,7 +153,7 @@ async def test_host_tells_what_changes_and_nothing_else(store: SqliteStore, runt
         {"metadata": {"name": "w", "namespace": "default"}, "spec": {"cpu": {"count": 2}, "memory": {"size": "1Gi"}}},
     )
     await store.replace(VIRTUAL_MACHINE, {**vm.json(), "status": {"powerState": "PoweredOn"}}, subresource="status")
-    await settle()
+    await quiet(runtime, store)
     await clock.advance(3)
     host = await until(store, HOST, lambda host: host["status"]["allocated"]["cpus"] == 2)
     assert (host["status"]["allocated"]["memory"], host["status"]["virtualMachines"]) == ("1Gi", 1)

@@ -32,8 +32,9 @@ from carmel.resources.virtualmachine import (
 from carmel.resources.volume import VOLUME, Volume, VolumePhase, VolumeSpec
 from carmel.store.protocol import EventType
 from carmel.store.sqlite import SqliteStore
-from tests.fakes.clock import FakeClock, settle
+from tests.fakes.clock import FakeClock
 from tests.fakes.hypervisor import FakeHypervisor, FakeMachine, World
+from tests.fakes.quiet import quiet
 from tests.stores import open_store
 
 KEY = Key("default", "w")
@@ -103,6 +104,9 @@ class Host:
         await self.stop()
         self._open()
         await self.start()
+
+    async def quiet(self) -> None:
+        await quiet(self.runtime, self.store)
 
     async def create(self, name: str = "w", **spec: Any) -> VirtualMachine:
         return await self.vms.create(
@@ -279,8 +283,9 @@ async def test_failed_start_is_shown_and_tried_again_later(host: Host) -> None:
     await host.create()
     vm = await host.until(reason("PortInUse"))
     assert "Choose another." in message(vm)
+    await host.quiet()
     host.hypervisor.failure = None
-    await settle()
+    await host.quiet()
     assert host.world.launches == []
     await host.clock.advance(61)
     await host.until(reason("Running"))
@@ -295,7 +300,7 @@ async def test_soft_power_off_presses_waits_and_pulls_the_plug(host: Host) -> No
     await host.until(reason("Stopping"))
     for _ in range(24):
         await host.clock.advance(1)
-        await settle()
+        await host.quiet()
     assert machine.presses == 3
     assert host.world.machines
     await host.clock.advance(2)
@@ -349,7 +354,7 @@ async def test_guest_agent_is_asked_beside_the_passes(host: Host) -> None:
     host.machine.told = GuestStatus(host_name="inside")
     host.machine.addresses = {"52:54:00:00:00:01": ["192.0.2.7"]}
     host.machine.tell("guest agent")
-    await settle()
+    await host.quiet()
     await host.clock.advance(1)
     vm = await host.until(lambda one: one.status.guest is not None)
     assert vm.status.addresses == ["192.0.2.7"]
@@ -379,4 +384,4 @@ async def test_daemon_that_is_cut_off_anywhere(host: Host, seed: int) -> None:
     # The status alone may be of before the cut, and a VM that ends may leave it as it was: so both are looked at.
     async with asyncio.timeout(20):
         while len(host.world.machines) != running or (await host.vms.get(KEY)).status.power_state not in ends:
-            await settle()
+            await host.quiet()
