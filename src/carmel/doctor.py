@@ -22,6 +22,7 @@ from carmel.hypervisor.abilities import QemuAbilities, find_abilities
 from carmel.hypervisor.accelerator import HostSystem, choose_accelerator
 from carmel.hypervisor.config import Accelerator
 from carmel.hypervisor.firmware import find_firmware
+from carmel.network.passt_probe import find_fault
 from carmel.paths import Paths
 from carmel.run import Command, Limits, Runner, find_program
 from carmel.storage.build import RECIPES
@@ -79,7 +80,7 @@ async def examine(machine: Machine) -> list[Finding]:
         _board(machine),
         *(_with_qemu(machine, qemu) if qemu else _without_qemu(trouble)),
         _program("Disk images", "qemu-img", "qemu-utils", "qemu", necessary=True),
-        _networking(machine, qemu),
+        await _networking(machine, qemu),
         *([_cgroups(machine), _systemd(machine), await _user_namespaces(machine)] if linux else []),
         *_builders(machine),
         _ssh(),
@@ -176,13 +177,17 @@ def _program(subject: str, name: str, apt: str, brew: str, *, necessary: bool) -
     return Finding(subject, State.MISSING if necessary else State.LIMITED, f"no {name}", install([apt], [brew]))
 
 
-def _networking(machine: Machine, qemu: QemuAbilities | None) -> Finding:
-    passt = find_program("passt") if machine.system.system == "linux" else None
-    if passt is not None:
+async def _networking(machine: Machine, qemu: QemuAbilities | None) -> Finding:
+    linux = machine.system.system == "linux"
+    passt = find_program("passt") if linux else None
+    fault = None if passt is None else await find_fault(machine.runner, passt)
+    if passt is not None and fault is None:
         return Finding("User networking", State.OK, f"passt ({passt})")
     if qemu is not None and "user" in qemu.netdevs:
-        remedy = install(["passt"]) + " (faster)" if machine.system.system == "linux" else ""
-        return Finding("User networking", State.OK, "slirp, in QEMU", remedy)
+        remedy = install(["passt"]) + " (faster)" if linux and passt is None else ""
+        return Finding("User networking", State.OK, f"slirp, in QEMU ({fault})" if fault else "slirp, in QEMU", remedy)
+    if fault is not None:
+        return Finding("User networking", State.LIMITED, f"no slirp, and {fault}: VMs have no network")
     return Finding("User networking", State.LIMITED, "neither passt nor slirp: VMs have no network", install(["passt"]))
 
 

@@ -113,6 +113,30 @@ async def test_what_is_less_than_it_could_be(tmp_path: Path, monkeypatch: pytest
     assert can_run_vms(found.values())
 
 
+@pytest.mark.parametrize(
+    ("fault", "netdevs", "expected", "state"),
+    [
+        (None, {"user", "stream"}, "passt (/usr/bin/passt)", State.OK),
+        ("passt is slow", {"user", "stream"}, "slirp, in QEMU (passt is slow)", State.OK),
+        ("passt is slow", {"stream"}, "no slirp, and passt is slow: VMs have no network", State.LIMITED),
+    ],
+)
+async def test_the_network_is_what_the_daemon_would_use(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str | None,
+    netdevs: set[str],
+    expected: str,
+    state: State,
+) -> None:
+    async def find_fault(*_: object) -> str | None:
+        return fault
+
+    monkeypatch.setattr(doctor, "find_fault", find_fault)
+    found = await findings(tmp_path, monkeypatch, qemu(netdevs=frozenset(netdevs)))
+    assert found["User networking"] == Finding("User networking", state, expected)
+
+
 def test_the_doctor_looks_at_this_very_machine(lone: Carmel, home: Path) -> None:
     told = lone("doctor", "-o", "json")
     report = told.json()

@@ -11,6 +11,7 @@ from carmel.controllers.network import NetworkController
 from carmel.controllers.network_nics import UserNics
 from carmel.controllers.runtime import Runtime, SystemClock
 from carmel.errors import CarmelError
+from carmel.network import backends
 from carmel.network.backends import Backend, Backends
 from carmel.paths import Paths
 from carmel.resources.base import JsonObject, ObjectMeta
@@ -52,6 +53,20 @@ async def test_there_is_a_default_network(store: Store) -> None:
     assert network["spec"]["provider"] == "user"
     assert network["status"]["backend"] == "slirp"
     assert conditions(network) == {"Accepted": ("True", "Supported"), "Ready": ("True", "Available")}
+
+
+async def test_it_says_why_it_is_not_the_better_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "find_program", lambda _name: None)
+    async with open_store(tmp_path) as opened:
+        runtime = Runtime(opened, "test")
+        controller = NetworkController(runtime, Backends(SystemRunner()))
+        await controller.ensure_default()
+        await runtime.start()
+        network = await settled(opened, "default")
+        await runtime.stop()
+    (ready,) = (one for one in network["status"]["conditions"] if one["type"] == "Ready")
+    assert (ready["status"], ready["message"]) == ("True", "passt is not installed: QEMU's own network is used")
+    assert network["status"]["backend"] == "slirp"
 
 
 @pytest.mark.parametrize("provider", ["nat", "bridge"])
