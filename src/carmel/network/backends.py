@@ -5,8 +5,8 @@ missing, fail (no route, namespaces forbidden in a container), or have a fault t
 daemon's life, not guessed. The answer is not kept on disk: it depends on the host as much as on the program.
 
 What slirp costs: a guest reaches what listens on the host's loopback by the gateway's address (10.0.2.2 by default).
-QEMU has no option against that alone: ``restrict=on`` takes away all that is outside, and what libslirp has for it
-(``disable_host_loopback``) QEMU 7.2 does not set. passt is told not to do so (``--no-map-gw``).
+QEMU 7.2 has no option against that alone: ``restrict=on`` takes away all that is outside. passt is told not to do so
+(``--no-map-gw``). Tried with both.
 """
 
 from __future__ import annotations
