@@ -228,6 +228,11 @@ async def _end_group(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     # Before waiting: asyncio tells of a process's end only after its pipes are closed, and a full pipe that nobody
     # reads, or one held by a grandchild in a session of its own, would stay open. There is no public way to let go.
-    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001
+    for descriptor in (0, 1, 2):
+        if (pipe := transport.get_pipe_transport(descriptor)) is not None:
+            pipe.close()
     if process.returncode is None:
         await asyncio.shield(process.wait())
+    # Not earlier: a transport that is closed looks for the process's end by itself, and takes it from asyncio.
+    transport.close()
