@@ -70,7 +70,7 @@ async def guest(nic: NicPlan) -> AsyncIterator[asyncio.subprocess.Process]:
         "qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a57", "-m", "256", "-nodefaults", "-no-user-config",
         "-nographic", "-no-reboot", "-kernel", bundle.kernel, "-initrd", bundle.initrd,
         "-append", f"{bundle.command_line} carmel.nonce=n1", "-serial", "stdio",
-        "-netdev", json.dumps({**nic.netdev, "id": "n"}), "-device", f"virtio-net-pci,netdev=n,mac={nic.mac}",
+        "-netdev", json.dumps({**nic.netdev, "id": "n"}), "-device", f"virtio-net-pci,netdev=n,mac={nic.mac},romfile=",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
     )  # fmt: skip
