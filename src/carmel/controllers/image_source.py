@@ -148,6 +148,8 @@ class ImageSources:
                 hint=f"there are: {', '.join(sorted(RECIPES))}",
                 field="spec.source.build.recipe",
             )
+        # A catalogue image that is built instead has begun a download, and will never need it.
+        await datastore.directory.remove_download(uid)
         progress(ImagePhase.BUILDING, None, "building")
         await asyncio.to_thread(self._paths.build_cache.mkdir, parents=True, exist_ok=True)
         await datastore.images.build(

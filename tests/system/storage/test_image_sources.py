@@ -217,5 +217,6 @@ async def test_a_catalogue_image_is_built_where_its_site_is_out_of_reach(tmp_pat
         assert image["status"]["origin"] == "build:micro"
         assert image["status"]["type"] == "Kernel"
         assert image["status"]["commandLine"]
+        assert f"{image['metadata']['uid']}.download" not in world.tmp
         waiting = await world.until(IMAGE, "failing", lambda one: one.get("status", {}).get("error"))
         assert waiting["status"]["error"]["code"] == "SourceUnavailable"
