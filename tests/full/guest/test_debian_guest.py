@@ -145,7 +145,7 @@ def test_disk_and_uefi_variables_outlive_a_stop_that_the_guest_is_asked_for(web:
     web.ssh("echo kept > kept && sync")
     # Attributes first: non-volatile, for boot services and at run time (UEFI 2.10, section 8.2).
     web.ssh(rf"printf '\007\000\000\000kept' | sudo dd bs=16 status=none of={EFI_VARIABLE}")
-    assert web.carmel("stop", "web") == "virtualmachine/web stopped\n"
+    assert web.carmel("stop", "web") == "virtualmachine.carmel.dev/web stopped\n"
     off = web.daemon.wait_for("vm", "web", ended_by("GuestShutdown"))
     assert off["status"]["lastTermination"]["launchID"] == launch
     # The guest's own last words: nobody pulled the plug.
