@@ -14,6 +14,7 @@ from carmel.controllers.datastore import Datastores, OpenDatastore
 from carmel.controllers.image_source import Gathered, ImageSources
 from carmel.controllers.image_task import CANCELLED, ImageTasks, image_of, task_key
 from carmel.controllers.runtime import (
+    Backoff,
     Controller,
     ControllerSpec,
     EventKind,
@@ -28,7 +29,9 @@ from carmel.controllers.runtime import (
     set_conditions,
     sleep,
 )
-from carmel.errors import CarmelError, InternalError, Refused
+from carmel.controllers.runtime.backoff import Failures
+from carmel.controllers.runtime.controller import SHOWN_AFTER
+from carmel.errors import CarmelError, InsufficientStorage, InternalError, Refused
 from carmel.resources.base import JsonObject, StatusError
 from carmel.resources.catalog import ARCHITECTURE
 from carmel.resources.datastore import DATASTORE
@@ -69,6 +72,8 @@ class ImageController:
         self._volumes = runtime.resources(VOLUME, Volume)
         self._tasks = ImageTasks(runtime)
         self._works: dict[str, _Work] = {}
+        self._failures: Failures[str] = Failures(Backoff(), runtime.rng)
+        self._not_before: dict[str, float] = {}
         self._places = asyncio.Semaphore(AT_A_TIME)
         self._stopping = False
         images = runtime.informer(IMAGE)
@@ -114,6 +119,7 @@ class ImageController:
         stored = await asyncio.to_thread(datastore.images.find, uid)
         if stored is not None and (uid not in self._works or self._works[uid].task.done()):
             self._works.pop(uid, None)
+            self._forget(uid)
             await self._show_ready(image, stored)
             return None
         if image.status.phase is ImagePhase.FAILED and uid not in self._works:
@@ -141,8 +147,10 @@ class ImageController:
                 return None
             del self._works[uid]
             if work.error is not None:
-                await self._tell_error(image, work.error)
-                raise work.error
+                return await self._failed(image, work.error)
+        pause = self._not_before.get(uid, 0.0) - self._runtime.clock.monotonic()
+        if pause > 0:
+            return pause
         if image.spec.source.upload is not None:
             gathered = Gathered(datastore.directory.download(uid))
             if not gathered.whole.exists():
@@ -159,6 +167,23 @@ class ImageController:
             self._begin(image, datastore)
         return None
 
+    async def _failed(self, image: Image, error: CarmelError) -> float:
+        """When to begin again. The pass that begins the work ends well, so the runtime would never back off."""
+        uid = _uid(image)
+        if not error.retryable:
+            self._forget(uid)
+            raise error
+        delay = self._failures.add(uid)
+        self._not_before[uid] = self._runtime.clock.monotonic() + delay
+        await self._tell_error(image, error)
+        if (count := self._failures.count(uid)) >= SHOWN_AFTER:
+            await self._show(key_of(image), error, count)
+        return delay
+
+    def _forget(self, uid: str) -> None:
+        self._failures.forget(uid)
+        self._not_before.pop(uid, None)
+
     def _begin(self, image: Image, datastore: OpenDatastore) -> None:
         key = key_of(image)
 
@@ -173,6 +198,9 @@ class ImageController:
                 async with self._places:
                     await self._sources.bring(image, datastore, told)
             except CarmelError as error:
+                # Room is made by people, and who uploads waits for an answer; a download can wait for room.
+                uploaded = image.spec.source.upload is not None
+                error.retryable = error.retryable and not (uploaded and isinstance(error, InsufficientStorage))
                 work.error = error
             except Exception as error:  # noqa: BLE001 - shown as a bug of ours; the controller must go on
                 work.error = InternalError(f"{type(error).__name__}: {error}")
@@ -210,6 +238,7 @@ class ImageController:
     async def _delete(self, image: Image) -> float | None:
         uid = _uid(image)
         await self._end_work(uid)
+        self._forget(uid)
         standing = [
             volume.metadata.name
             for volume in await self._volumes.list(image.metadata.namespace)
