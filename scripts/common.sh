@@ -14,7 +14,7 @@ apt_packages() {
   case "$1" in
     run) echo python3-venv qemu-system-arm qemu-utils qemu-efi-aarch64 passt openssh-client ca-certificates ;;
     build) echo debian-archive-keyring mmdebstrap qemu-user-static e2fsprogs dosfstools mtools fdisk ;;
-    test) echo curl procps iproute2 openssl ;;
+    test) echo curl procps iproute2 openssl faketime ;;
   esac
 }
 brew_packages() {

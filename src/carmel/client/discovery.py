@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from carmel.errors import NotFound
+from carmel.errors import Invalid, NotFound
 
 CARMEL_API = "carmel.dev/v1alpha1"
 """Asked first: nearly every word a user writes is one of Carmel's own kinds, and one request answers it."""
@@ -56,7 +56,16 @@ class ResourceType:
 
 
 def quoted(segment: str) -> str:
-    """One segment of a path. Names that came from a user may hold anything."""
+    """One segment of a path. Names that came from a user may hold anything.
+
+    Raises ``Invalid`` for what can be no name of anything (Kubernetes' rule for a path segment).
+    """
+    if segment in {".", ".."} or "/" in segment or "%" in segment:
+        raise Invalid(
+            f"{segment[:80]!r} is not a name: a name is not '.' or '..' and has no '/' or '%' in it",
+            field="metadata.name",
+            hint="use lower-case letters, digits and '-'",
+        )
     return quote(segment, safe="")
 
 

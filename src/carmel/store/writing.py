@@ -193,9 +193,15 @@ def _check_configuration(
 def _check_fields(kind: Kind, body: JsonObject, options: WriteOptions) -> None:
     if options.field_validation is FieldValidation.IGNORE:
         return
-    unknown = [f'unknown field "{path}"' for path in schema.unknown_fields(kind, body)]
+    paths = schema.unknown_fields(kind, body)
+    unknown = [f'unknown field "{path}"' for path in paths]
     if unknown and options.field_validation is FieldValidation.STRICT:
-        raise BadRequest(f"strict decoding error: {', '.join(unknown)}", code="UnknownField")
+        raise BadRequest(
+            f"strict decoding error: {', '.join(unknown)}",
+            code="UnknownField",
+            field=paths[0],
+            hint=f"carmel explain {kind.singular} shows the fields there are",
+        )
     options.warnings[:] = unknown
 
 
