@@ -35,7 +35,7 @@ def test_kinds_are_found_by_any_name(client: Client) -> None:
         True,
         "virtualmachine.carmel.dev",
     )
-    assert kind.path("a", "b/../c", "log") == ("/apis/carmel.dev/v1alpha1/namespaces/a/virtualmachines/b%2F..%2Fc/log")
+    assert kind.path("a", "b?c#d", "log") == ("/apis/carmel.dev/v1alpha1/namespaces/a/virtualmachines/b%3Fc%23d/log")
     assert client.kind("secrets").path("a", "b") == "/api/v1/namespaces/a/secrets/b"
     assert client.kind("clusterrolebindings").namespaced is False
     for word in ("unicorn", "vm.example.com", "", "virtualmachines/status"):
