@@ -181,7 +181,7 @@ _VIRSH = ["virsh", "-q", "-c", "qemu:///system"]
 def libvirt_answers() -> bool:
     if shutil.which("virsh") is None:
         return False
-    return subprocess.run([*_VIRSH, "version"], capture_output=True, check=False).returncode == 0
+    return subprocess.run([*_VIRSH, "uri"], capture_output=True, check=False).returncode == 0
 
 
 def by_libvirt(argv: list[str], number: int) -> Moments:
