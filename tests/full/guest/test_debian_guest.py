@@ -69,16 +69,28 @@ def daemon(site: Site) -> Iterator[Daemon]:
         # Where the child that fetches, which has no rights, can read it.
         authority = Path(shutil.copy(site.certificate, root / "ca.pem"))
         authority.chmod(0o644)
-        environ = {"SSL_CERT_FILE": str(authority)}
-        for name in ("https_proxy", "no_proxy"):
-            value = NOWHERE if name == "https_proxy" else "127.0.0.1"
-            environ |= {name: value, name.upper(): value}
-        daemon = Daemon(root, environ)
+        daemon = Daemon(root, {"SSL_CERT_FILE": str(authority)})
         try:
+            daemon.start()
+            build_once(daemon)
+            daemon.stop()
+            for name, value in (("https_proxy", NOWHERE), ("no_proxy", "127.0.0.1")):
+                daemon.environ |= {name: value, name.upper(): value}
             daemon.start()
             yield daemon
         finally:
             daemon.close()
+
+
+def build_once(daemon: Daemon) -> None:
+    """While mirrors can be reached; what comes out is kept for all full tests, and built anew once in a while."""
+    daemon.create("image", {"metadata": {"name": "once"}, "spec": {"source": {"build": {"recipe": "debian"}}}})
+    built = daemon.wait_for(
+        "image", "once", lambda one: dig(one, "status", "phase") in {"Ready", "Failed"}, seconds=BUILD_SECONDS
+    )
+    assert built["status"]["phase"] == "Ready", built["status"]
+    daemon.delete("image", "once")
+    daemon.wait_gone("image", "once")
 
 
 @pytest.fixture(scope="module")
