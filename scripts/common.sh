@@ -13,7 +13,7 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 apt_packages() {
   case "$1" in
     run) echo python3-venv qemu-system-arm qemu-utils qemu-efi-aarch64 passt openssh-client ca-certificates ;;
-    build) echo debian-archive-keyring mmdebstrap qemu-user-static e2fsprogs dosfstools mtools fdisk ;;
+    build) echo debian-archive-keyring qemu-user-static e2fsprogs dosfstools mtools fdisk zstd uidmap ;;
     test) echo curl procps iproute2 openssl faketime ;;
   esac
 }

@@ -229,7 +229,10 @@ def _builders(machine: Machine) -> Iterator[Finding]:
     common = ("apt-get", "apt-config", "dpkg-deb")
     for recipe in RECIPES.values():
         emulator = () if machine.system.machine == GUEST or recipe.kind == "Kernel" else ("qemu-aarch64-static",)
-        missing = [name for name in (*common, *recipe.programs, *emulator) if find_program(name) is None]
+        # Without root a file system of root's is made in a user namespace with many ids.
+        mappers = () if os.geteuid() == 0 or recipe.kind == "Kernel" else ("newuidmap", "newgidmap")
+        needed = (*common, *recipe.programs, *emulator, *mappers)
+        missing = [name for name in needed if find_program(name) is None]
         yield _builder(recipe.name, missing, machine)
 
 
