@@ -13,7 +13,7 @@ from carmel.storage.build import KernelBundle
 from tests.micro import micro_bundle
 from tests.system.build.guest import Guest, booted, firmware
 
-_READY = r"carmel micro: ready nonce=(?P<nonce>\S+) boot-id=(?P<boot>[0-9a-f-]{36}) address=(?P<address>\S+)"
+_READY = r"carmel micro: ready nonce=(?P<nonce>\S+) boot-id=(?P<boot>[0-9a-f-]{36}) address=(?P<address>\S+)\s"
 
 
 @pytest.fixture
