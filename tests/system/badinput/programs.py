@@ -54,7 +54,9 @@ class Carmel:
     def start(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
         """For what is not waited for."""
         return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *words], env=self.environment, stdin=subprocess.DEVNULL, **options
+            [sys.executable, "-c", PROGRAM, *words],
+            env=self.environment,
+            **{"stdin": subprocess.DEVNULL, **options},
         )
 
 

@@ -34,11 +34,12 @@ def test_a_console_client_that_never_reads(carmel: Carmel, daemon: Daemon) -> No
     daemon.wait_for("vm", "w", is_ready)
     daemon.wait_for_console("w", "carmel micro: ready")
     # Nobody empties the pipe, so that `carmel` waits for ever and no longer reads what the daemon sends.
-    silent = carmel.start("console", "w", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    silent = carmel.start("console", "w", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     typed = "yes 0123456789012345678901234567890123456789 | head -c 1000000; echo all-$((20+22))-said\n"
     try:
         before = resident_bytes(daemon.pid)
         carmel("console", "w", "--until", "all-42-said", "--timeout", "50s", stdin=typed)
+        assert silent.poll() is None, "it was to hang on, and not to read"
         assert resident_bytes(daemon.pid) - before < 32 << 20
         carmel("pause", "w")
         daemon.wait_for("vm", "w", has_power("Paused"))
