@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from carmel.errors import CarmelError, Refused
-from carmel.hypervisor.config import Accelerator, MachineConfig
+from carmel.hypervisor.config import Accelerator, MachineConfig, Pinning
 from carmel.hypervisor.machine import ConsoleStream, Launch, MachineChange, MachineState
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import GuestStatus, Termination, TerminationReason
@@ -44,6 +44,7 @@ class FakeMachine:
         self.told: GuestStatus | None = None
         self.addresses: dict[str, list[str]] = {}
         self.presses = 0
+        self.pinning = config.pinning
         self.listeners: list[Callable[[str, str], None]] = []
         self._world = world
         self._state = MachineState.PAUSED if paused else MachineState.RUNNING
@@ -100,6 +101,9 @@ class FakeMachine:
             MachineState.PANICKED: TerminationReason.GUEST_PANIC,
         }.get(self._state, TerminationReason.QEMU_FAILED)
         return self._gone(reason, "")
+
+    async def repin(self, pinning: Pinning) -> None:
+        self.pinning = pinning
 
     async def migration_blockers(self) -> Sequence[str]:
         return self.blockers

@@ -30,6 +30,42 @@ class CpuConfig:
     cores: int
     threads: int
     model: str | None = None
+    nested: bool = False
+    """The guest may run VMs of its own (Arm: EL2)."""
+    gic_version: int | None = None
+    """Arm, emulated only: 2 or 3. ``None``: what the accelerator does best."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNodeConfig:
+    """A NUMA node of the guest. ``host_node`` backs its memory; ``None``: memory comes from anywhere.
+
+    ``distances`` go to each guest node, in order.
+    """
+
+    vcpus: tuple[int, ...]
+    memory_bytes: int
+    distances: tuple[int, ...]
+    host_node: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pinning:
+    """Where the threads of a VM may run and its memory may lie, by the host's numbers.
+
+    ``vcpus[i]`` are the CPUs of vCPU ``i``; ``emulator`` those of all other threads, helpers included; ``memory_nodes``
+    the cpuset's. The cpuset's CPUs are all of these together. ``exclusive``: the vCPUs' CPUs are theirs alone.
+    """
+
+    vcpus: tuple[tuple[int, ...], ...]
+    emulator: tuple[int, ...]
+    memory_nodes: tuple[int, ...]
+    exclusive: bool = False
+
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """All of them, ascending."""
+        return tuple(sorted({cpu for cpus in (*self.vcpus, self.emulator) for cpu in cpus}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +131,10 @@ class MachineConfig:
     cdroms: tuple[Path, ...] = ()
     """Read-only ISO images (the cloud-init seed)."""
     nics: tuple[NicConfig, ...] = ()
+    numa: tuple[GuestNodeConfig, ...] = ()
+    """The guest's NUMA nodes. One: the guest sees none, but its memory may be bound. Empty: neither."""
+    page_bytes: int | None = None
+    """Back memory with huge pages of this size; ``None``: ordinary ones."""
+    pinning: Pinning | None = None
+    """``None``: its threads may run anywhere."""
     labels: Mapping[str, str] = field(default_factory=dict)

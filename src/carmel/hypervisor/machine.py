@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from carmel.hypervisor.config import Accelerator, MachineConfig
+from carmel.hypervisor.config import Accelerator, MachineConfig, Pinning
 from carmel.resources.virtualmachine import GuestStatus, Termination
 
 
@@ -100,6 +100,14 @@ class Machine(Protocol):
 
     async def collect(self) -> Termination:
         """How it ended; removes what the run left (record, sockets, helpers). Only for a VM that came to its end."""
+        ...
+
+    async def repin(self, pinning: Pinning) -> None:
+        """Move the running VM: its threads to other CPUs, its memory (what is there and what will be) to other nodes.
+
+        Everything or nothing as far as the kernel allows; pages that it cannot move stay and are found by later
+        accesses. Raises ``Refused`` (code ``CannotPin``) where this host has no means for it.
+        """
         ...
 
     async def migration_blockers(self) -> Sequence[str]:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from carmel.cpulist import format_cpu_list
 from carmel.errors import CarmelError, Refused
 from carmel.hypervisor import guestagent, logs, savedstate
+from carmel.hypervisor.config import Pinning
 from carmel.hypervisor.directory import remove_runtime
 from carmel.hypervisor.failures import QEMUNotAnswering, not_running
 from carmel.hypervisor.files import sync_directory
@@ -116,6 +118,11 @@ class QemuMachine:
             if self._state in (MachineState.RUNNING, MachineState.PAUSED):
                 raise Refused(f"the VM {self.record.uid} still runs", code="MachineRunning")
             return await self._end(None, "")
+
+    async def repin(self, pinning: Pinning) -> None:
+        raise Refused(
+            f"a VM that runs cannot be moved to the CPUs {format_cpu_list(pinning.cpus)} here", code="CannotPin"
+        )
 
     async def migration_blockers(self) -> Sequence[str]:
         info = await self.execute("query-migrate")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import orjson
@@ -52,7 +53,32 @@ class Steps:
     objects: Mapping[tuple[str, int], ObjectStep] = field(default_factory=dict)
 
 
-STEPS = Steps()
+def _with_defaults(*defaults: tuple[str, JsonObject]) -> ObjectStep:
+    """A step for fields that came with a default: it is written where there is no value yet. Paths go below ``spec``
+    with dots between names, and are made."""
+
+    def step(body: JsonObject) -> JsonObject:
+        changed = deepcopy(body)
+        for path, values in defaults:
+            place = changed.setdefault("spec", {})
+            for name in filter(None, path.split(".")):
+                place = place.setdefault(name, {})
+            for name, value in values.items():
+                place.setdefault(name, deepcopy(value))
+        return changed
+
+    return step
+
+
+STEPS = Steps(
+    objects={
+        ("virtualmachines.carmel.dev", 1): _with_defaults(("cpu", {"policy": "Shared", "nestedVirtualization": False})),
+        ("hosts.carmel.dev", 1): _with_defaults(
+            ("placement", {"cpuOvercommit": 16.0}),
+            ("placement.rebalance", {"mode": "Automatic", "memoryPerPass": "64Gi", "movesPerPass": 8}),
+        ),
+    }
+)
 
 
 def outdated(connection: sqlite3.Connection, kinds: Mapping[str, Kind], steps: Steps) -> bool:

@@ -268,8 +268,13 @@ refuse "it is gone" 'NotFound' "$K" get vm web
 k patch vm app --type=merge -p '{"metadata":{"finalizers":["carmel.dev/test"]}}' >/dev/null
 check "delete what is held back" 'deleted' "$K" delete vm app --wait=false
 equal "it is marked" true k get vm app -o go-template='{{if .metadata.deletionTimestamp}}true{{end}}'
-"$K" wait --for=delete vm/app --timeout=20s >"$work/waited" 2>&1 &
+"$K" wait -v=6 --for=delete vm/app --timeout=20s >"$work/waited" 2>&1 &
 waiter=$!
+# It must have found the object before that goes.
+for _ in $(seq 200); do
+  if grep -q 'virtualmachines.* 200 OK\|virtualmachines.*status="200 OK"' "$work/waited"; then break; fi
+  sleep 0.1
+done
 k patch vm app --type=json -p '[{"op":"remove","path":"/metadata/finalizers"}]' >/dev/null
 wait "$waiter" || { cp "$work/waited" "$work/output"; fail "wait --for=delete"; }
 ok "wait --for=delete"

@@ -29,7 +29,7 @@ def fields_of(kind: Kind, new: dict[str, Any], old: dict[str, Any] | None = None
 
 def test_a_minimal_vm_gets_every_default() -> None:
     spec = admit(VIRTUAL_MACHINE, vm(), None)["spec"]
-    assert spec["cpu"] == {"count": 1}
+    assert spec["cpu"] == {"count": 1, "policy": "Shared", "nestedVirtualization": False}
     assert spec["memory"] == {"size": "1Gi"}
     assert spec["firmware"] == {"type": "UEFI"}
     assert spec["powerState"] == "PoweredOn"

@@ -16,7 +16,7 @@ from carmel.resources.core import NAMESPACE, SECRET, Secret
 from carmel.resources.kinds import Kind
 from carmel.resources.registry import KINDS
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE as VM
-from carmel.store.migrations import SCHEMA_VERSION, Steps
+from carmel.store.migrations import SCHEMA_VERSION, STEPS, Steps
 from carmel.store.protocol import PatchType
 from carmel.store.sqlite import SqliteStore
 
@@ -36,6 +36,7 @@ async def test_the_database_of_a_release(tmp_path: Path, release: Path) -> None:
     try:
         web = (await store.get(VM, "default", "web")).json()
         assert web["spec"]["cpu"]["count"] == 2
+        assert web["spec"]["cpu"]["policy"] == "Shared"
         assert web["status"]["powerState"] == "PoweredOn"
         assert {one["manager"] for one in web["metadata"]["managedFields"]} == {"kubectl", "carmeld"}
         going = (await store.get(VM, "default", "going")).json()
@@ -73,7 +74,7 @@ def add_column(connection: sqlite3.Connection) -> None:
 STEPS_TO_COME = Steps(
     schema_version=SCHEMA_VERSION + 1,
     schema={SCHEMA_VERSION: add_column},
-    objects={("secrets", 1): label("one"), ("secrets", 2): label("two")},
+    objects={**STEPS.objects, ("secrets", 1): label("one"), ("secrets", 2): label("two")},
 )
 
 
@@ -118,7 +119,7 @@ async def test_an_upgrade_that_fails_midway_changes_nothing(tmp_path: Path) -> N
     def broken(_body: JsonObject) -> JsonObject:
         raise ValueError("this object was never expected")
 
-    steps = replace(STEPS_TO_COME, objects={("secrets", 1): label("one"), ("secrets", 2): broken})
+    steps = replace(STEPS_TO_COME, objects={**STEPS.objects, ("secrets", 1): label("one"), ("secrets", 2): broken})
     with pytest.raises(ValueError, match="never expected"):
         await SqliteStore.open(path, kinds_to_come(), steps=steps)
     with closing(sqlite3.connect(path)) as connection:

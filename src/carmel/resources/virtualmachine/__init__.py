@@ -1,0 +1,77 @@
+"""VirtualMachine: vCPUs, memory, firmware, disks, NICs and the power state that is wanted; and what it is."""
+
+from carmel.resources.virtualmachine.compute import (
+    MAX_VCPUS,
+    Cpu,
+    CpuPolicy,
+    CpuTopology,
+    Memory,
+    Numa,
+    NumaNode,
+    PlacementWishes,
+    Rebalance,
+)
+from carmel.resources.virtualmachine.devices import (
+    CloudInit,
+    DeletePolicy,
+    Disk,
+    DiskBus,
+    Firmware,
+    FirmwareType,
+    Forward,
+    NetworkInterface,
+    Protocol,
+)
+from carmel.resources.virtualmachine.kind import VIRTUAL_MACHINE, VirtualMachine
+from carmel.resources.virtualmachine.rules import GICV2_VCPUS
+from carmel.resources.virtualmachine.spec import PowerOffMode, PowerState, RestartPolicy, VirtualMachineSpec
+from carmel.resources.virtualmachine.status import (
+    DiskStatus,
+    ForwardStatus,
+    GuestNodePlacement,
+    GuestStatus,
+    NetworkInterfaceStatus,
+    PlacementStatus,
+    Termination,
+    TerminationReason,
+    VcpuPlacement,
+    VirtualMachineStatus,
+)
+
+__all__ = [
+    "GICV2_VCPUS",
+    "MAX_VCPUS",
+    "VIRTUAL_MACHINE",
+    "CloudInit",
+    "Cpu",
+    "CpuPolicy",
+    "CpuTopology",
+    "DeletePolicy",
+    "Disk",
+    "DiskBus",
+    "DiskStatus",
+    "Firmware",
+    "FirmwareType",
+    "Forward",
+    "ForwardStatus",
+    "GuestNodePlacement",
+    "GuestStatus",
+    "Memory",
+    "NetworkInterface",
+    "NetworkInterfaceStatus",
+    "Numa",
+    "NumaNode",
+    "PlacementStatus",
+    "PlacementWishes",
+    "PowerOffMode",
+    "PowerState",
+    "Protocol",
+    "Rebalance",
+    "RestartPolicy",
+    "Termination",
+    "TerminationReason",
+    "VcpuPlacement",
+    "VirtualMachine",
+    "VirtualMachineSpec",
+    "VirtualMachineStatus",
+]
