@@ -140,7 +140,11 @@ class BoardStatus(Model):
 
 
 class HardwareStatus(Model):
-    """The machine: its silicon, memory and devices. ``remarks`` say what was odd about it."""
+    """The machine: its silicon, memory and devices. ``remarks`` say what was odd about it.
+
+    ``clusters`` and ``cores`` are the CPUs of each, absent where the kernel knows no clusters, and where every core is
+    one CPU.
+    """
 
     architecture: str
     page_size_bytes: int
@@ -148,6 +152,8 @@ class HardwareStatus(Model):
     cpu_kinds: list[CpuKindStatus]
     offline_cpus: str | None = None
     numa_nodes: list[NumaNodeStatus]
+    clusters: list[str] | None = None
+    cores: list[str] | None = None
     caches: list[CacheStatus] | None = None
     huge_pages: list[HugePagesStatus] | None = None
     pci: list[PciStatus] | None = None
