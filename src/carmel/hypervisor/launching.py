@@ -105,6 +105,7 @@ class Launching:
             boot_id=self.around.table.boot_id(),
             helpers=tuple(HelperRecord(helper.name, helper.argv) for helper in self._helpers()),
             log_offset=logs.size_of(self._paths.qemu_log),
+            pinning=self.config.pinning,
         )
 
     def _helpers(self) -> list[Helper]:

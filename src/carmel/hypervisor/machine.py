@@ -73,6 +73,11 @@ class Machine(Protocol):
     @property
     def state(self) -> MachineState: ...
 
+    @property
+    def pinning(self) -> Pinning | None:
+        """Where it is held by its launch record, which ``repin`` keeps true; ``None``: nowhere."""
+        ...
+
     async def resume(self) -> None:
         """Let the vCPUs run (``cont``)."""
         ...

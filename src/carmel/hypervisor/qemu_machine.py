@@ -76,6 +76,10 @@ class QemuMachine:
         return self._state
 
     @property
+    def pinning(self) -> Pinning | None:
+        return self.record.pinning
+
+    @property
     def paths(self) -> MachinePaths:
         return self._around.paths
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from carmel.errors import CarmelError
-from carmel.hypervisor.config import Accelerator
+from carmel.hypervisor.config import Accelerator, Pinning
 from carmel.hypervisor.files import write_atomically
 from carmel.hypervisor.machine import Launch
 
@@ -70,6 +70,7 @@ class LaunchRecord:
     ending: Ending | None = None
     log_offset: int = 0
     """Where this run's words begin in ``qemu.log``."""
+    pinning: Pinning | None = None
 
     def to_launch(self) -> Launch:
         return Launch(
@@ -124,6 +125,19 @@ def _parse(data: Mapping[str, Any], uid: str) -> LaunchRecord:
         ),
         ending=Ending(str(ending["reason"]), str(ending["message"])) if ending else None,
         log_offset=int(data["log_offset"]),
+        # Records of before there was placement do not have it.
+        pinning=_pinning(data.get("pinning")),
+    )
+
+
+def _pinning(data: Mapping[str, Any] | None) -> Pinning | None:
+    if data is None:
+        return None
+    return Pinning(
+        vcpus=tuple(tuple(map(int, cpus)) for cpus in data["vcpus"]),
+        emulator=tuple(map(int, data["emulator"])),
+        memory_nodes=tuple(map(int, data["memory_nodes"])),
+        exclusive=bool(data["exclusive"]),
     )
 
 
