@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,34 +82,38 @@ class Credentials:
             return 0
         return int(text) if text.isdigit() and 0 < int(text) < 65536 else 0
 
-    def is_current(self, now: float) -> bool:
-        """The server's certificate is there and does not end soon."""
+    def is_current(self, now: float, names: Collection[str] = ()) -> bool:
+        """The server's certificate is there, is good for ``names`` and does not end soon."""
         try:
-            ends = json.loads((self.folder / "server.json").read_bytes())["notAfter"]
-        except (OSError, ValueError, KeyError, TypeError):
+            facts = json.loads((self.folder / "server.json").read_bytes())
+            ends, known = facts["notAfter"], set(facts.get("names", ()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
         whole = self.authority.exists() and self.certificate.exists() and self.key.exists()
-        return whole and isinstance(ends, int) and ends - now > _RENEW_BEFORE_SECONDS
+        return whole and known.issuperset(names) and isinstance(ends, int) and ends - now > _RENEW_BEFORE_SECONDS
 
-    async def renew(self, runner: Runner) -> None:
-        """Make what is missing or near its end; the authority stays, so that clients need not notice."""
+    async def renew(self, runner: Runner, names: Collection[str] = ()) -> None:
+        """Make what is missing or near its end; the authority stays, so that clients need not notice.
+
+        The certificate is good for loopback, this machine's name, and ``names``: DNS names or addresses.
+        """
         self.prepare()
-        names = [name for name in {socket.gethostname(), socket.gethostname().partition(".")[0]} if _is_dns(name)]
+        own = [name for name in {socket.gethostname(), socket.gethostname().partition(".")[0]} if _is_dns(name)]
         module = "carmel.apiserver.pki"
-        argv: list[str | Path] = [Path(sys.executable), "-m", module, str(self.folder), *sorted(names)]
+        argv: list[str | Path] = [Path(sys.executable), "-m", module, str(self.folder), *sorted({*own, *names})]
         await runner.run(Command(argv, limits=Limits(seconds=60)))
 
-    async def tls_context(self, runner: Runner) -> ssl.SSLContext:
+    async def tls_context(self, runner: Runner, names: Collection[str] = ()) -> ssl.SSLContext:
         """The server's TLS: 1.2 and newer. Raises ``Refused`` when there is no usable certificate to be had."""
-        if not self.is_current(time.time()):
-            await self.renew(runner)
+        if not self.is_current(time.time(), names):
+            await self.renew(runner, names)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         try:
             self.load_into(context)
         except (ssl.SSLError, OSError):
-            await self.renew(runner)
+            await self.renew(runner, names)
             self.load_into(context)
         return context
 

@@ -1,7 +1,7 @@
 """The host's own certificate authority and the certificate of its HTTPS server, made by a child process.
 
 ``python -m carmel.apiserver.pki DIRECTORY NAME...`` makes what is missing or near its end, and writes last
-``server.json`` with ``{"notAfter": seconds since 1970}``. cryptography stays out of the daemon (10 MB).
+``server.json`` with ``{"notAfter": seconds since 1970, "names": [...]}``. cryptography stays out of the daemon (10 MB).
 
 A Raspberry Pi's clock starts in the past, so nothing here may depend on what time it is: certificates are valid from
 1970 on, and their end is counted from the present or from when this was written, whichever is later.
@@ -11,7 +11,7 @@ A Raspberry Pi's clock starts in the past, so nothing here may depend on what ti
 ``ca.key``     0600  signs ``server.crt`` and nothing else
 ``server.crt`` 0644  for 127.0.0.1, ::1, localhost and the names given
 ``server.key`` 0600
-``server.json`` 0644 when ``server.crt`` ends
+``server.json`` 0644 when ``server.crt`` ends, and for which names it is
 =============  ====  ==================================================================
 """
 
@@ -137,7 +137,8 @@ def main(arguments: list[str]) -> None:
     folder = Path(arguments[0])
     names = list(dict.fromkeys(["127.0.0.1", "::1", "localhost", *arguments[1:]]))
     ends = server(folder, authority(folder), names)
-    write(folder / "server.json", json.dumps({"notAfter": int(ends.timestamp())}).encode(), 0o644)
+    facts = {"notAfter": int(ends.timestamp()), "names": names}
+    write(folder / "server.json", json.dumps(facts).encode(), 0o644)
 
 
 if __name__ == "__main__":

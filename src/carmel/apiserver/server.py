@@ -1,4 +1,4 @@
-"""The listeners: a Unix socket for this machine, HTTPS on loopback for everything that speaks only URLs.
+"""The listeners: a Unix socket for this machine, HTTPS for everything that speaks only URLs (on loopback by default).
 
 uvicorn's protocols do the HTTP; its own ``Server`` is not used, for it wakes up ten times a second, takes the
 process's signals, and waits for watches to end by themselves.
@@ -17,6 +17,7 @@ import ssl
 import stat
 import time
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from uvicorn.config import Config
@@ -43,10 +44,27 @@ _MAX_MESSAGE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """``https_port`` 0 takes the port of the last run, or else a free one."""
+    """``https_port`` 0 takes the port of the last run, or else a free one. ``https_address`` is the address that
+    listens; ``https_names`` are names and addresses that clients call this host by, besides its own name."""
 
     https_port: int = 0
+    https_address: str = LOOPBACK
+    https_names: tuple[str, ...] = ()
     owner_uid: int | None = None
+
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """What the certificate has to be good for. Who listens everywhere is called by ``https_names`` alone."""
+        address = ip_address(self.https_address)
+        return self.https_names if address.is_unspecified else (*self.https_names, self.https_address)
+
+    @property
+    def url_host(self) -> str:
+        """The address in this host's own URL: loopback for one that listens everywhere."""
+        address = ip_address(self.https_address)
+        if address.is_unspecified:
+            return LOOPBACK
+        return f"[{address}]" if address.version == 6 else str(address)
 
 
 class Server:
@@ -74,13 +92,13 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"https://{LOOPBACK}:{self._port}"
+        return f"https://{self._config.url_host}:{self._port}"
 
     async def start(self) -> None:
         """Listen. Raises ``Refused`` (code ``PortInUse``, ``SocketInUse``, ...) and then listens nowhere."""
         self._uvicorn = _uvicorn_config(self._app)
         try:
-            self._tls = await self._credentials.tls_context(self._runner)
+            self._tls = await self._credentials.tls_context(self._runner, self._config.certified)
             await self._app.start()
             await self._listen_unix()
             await self._listen_https()
@@ -175,16 +193,18 @@ class Server:
         self._paths.https_port_file.write_text(f"{self._port}\n")
 
     def _bind_https(self) -> socket.socket:
-        wanted = self._config.https_port
+        wanted, address = self._config.https_port, self._config.https_address
         if wanted:
-            bound = _bound(wanted)
+            bound = _bound(address, wanted)
             if isinstance(bound, OSError):
-                raise _port_refused(wanted, bound)
+                raise _port_refused(address, wanted, bound)
             return bound
         remembered = self._credentials.remembered_port()
         for port in (*([remembered] if remembered else []), *_PREFERRED_PORTS, 0):
-            bound = _bound(port)
+            bound = _bound(address, port)
             if isinstance(bound, OSError):
+                if bound.errno == errno.EADDRNOTAVAIL:
+                    raise _port_refused(address, port, bound)
                 continue
             if remembered and port != remembered:
                 _LOG.warning(
@@ -193,7 +213,7 @@ class Server:
                     bound.getsockname()[1],
                 )
             return bound
-        raise Refused("there is no free TCP port on loopback", code="PortInUse")
+        raise Refused(f"there is no free TCP port on {address}", code="PortInUse")
 
     def _connection(self) -> Connection:
         assert self._uvicorn is not None
@@ -203,10 +223,10 @@ class Server:
         """Look once a day whether the certificate ends soon; who connects after that gets the new one."""
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
-            if self._credentials.is_current(time.time()):
+            if self._credentials.is_current(time.time(), self._config.certified):
                 continue
             try:
-                await self._credentials.renew(self._runner)
+                await self._credentials.renew(self._runner, self._config.certified)
                 assert self._tls is not None
                 self._credentials.load_into(self._tls)
             except (CarmelError, OSError) as error:
@@ -251,26 +271,33 @@ def _is_websocket(connection: object) -> bool:
     return not isinstance(connection, Connection)
 
 
-def _bound(port: int) -> socket.socket | OSError:
+def _bound(address: str, port: int) -> socket.socket | OSError:
+    family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
     # The protocol is named, because asyncio turns Nagle's algorithm off only where it is: 40 ms an answer otherwise.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((LOOPBACK, port))
+        listener.bind((address, port))
     except OSError as error:
         listener.close()
         return error
     return listener
 
 
-def _port_refused(port: int, error: OSError) -> Refused:
+def _port_refused(address: str, port: int, error: OSError) -> Refused:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return Refused(
+            f"{address} is not an address of this machine",
+            code="AddressNotUsable",
+            hint="choose another --https-address, or start carmeld once the network is up; 0.0.0.0 is every address",
+        )
     if error.errno == errno.EADDRINUSE:
         return Refused(
-            f"port {port} on {LOOPBACK} is in use by another program",
+            f"port {port} on {address} is in use by another program",
             code="PortInUse",
             hint=f"end that program (ss -ltnp 'sport = :{port}' names it), or choose another port for carmeld",
         )
-    return Refused(f"port {port} on {LOOPBACK} cannot be used: {error.strerror}", code="PortNotUsable")
+    return Refused(f"port {port} on {address} cannot be used: {error.strerror}", code="PortNotUsable")
 
 
 def _remove_stale(path: Path) -> None:

@@ -13,9 +13,10 @@ import click
 
 from carmel.cli.options import LabelType
 from carmel.cli.session import Session, with_session
-from carmel.client.discovery import ResourceType
+from carmel.client.api import Selection
+from carmel.client.discovery import CARMEL_API, ResourceType
 from carmel.client.endpoint import HttpsEndpoint
-from carmel.client.objects import JsonObject
+from carmel.client.objects import JsonObject, dig
 from carmel.errors import AlreadyExists, Forbidden, NotFound, Unavailable
 from carmel.paths import Paths
 
@@ -67,9 +68,18 @@ def _server(session: Session) -> Server:
         return Server(str(endpoint), endpoint.ca, endpoint.token)
     own = Paths.from_environment()
     paths = own if endpoint.socket == own.api_socket else Paths.from_environment({}, root=True)
-    port = _text(paths.https_port_file)
     # As the daemon's ``apiserver.credentials`` names them.
-    return Server(f"https://127.0.0.1:{port}", _text(paths.pki / "ca.crt"), _text(paths.pki / "admin.token"))
+    return Server(_url(session, paths), _text(paths.pki / "ca.crt"), _text(paths.pki / "admin.token"))
+
+
+def _url(session: Session, paths: Paths) -> str:
+    """Where HTTPS listens: the daemon may have been given an address other than loopback."""
+    hosts = session.client.list(session.client.discovery.find_kind(CARMEL_API, "Host"), Selection())
+    for host in hosts["items"]:
+        for endpoint in dig(host, "status", "endpoints") or []:
+            if endpoint.get("name") == "https":
+                return str(endpoint["url"])
+    return f"https://127.0.0.1:{_text(paths.https_port_file)}"
 
 
 def _text(file: Path) -> str:

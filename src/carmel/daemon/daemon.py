@@ -123,7 +123,11 @@ class Daemon:
             )
         )
         app.metrics.register(lambda: families(runtime.metrics()))
-        return Server(app, self._paths, runner, ServerConfig(https_port=self._options.https_port))
+        options = self._options
+        config = ServerConfig(
+            https_port=options.https_port, https_address=options.https_address, https_names=options.https_names
+        )
+        return Server(app, self._paths, runner, config)
 
     def _state_is_there(self) -> bool:
         try:

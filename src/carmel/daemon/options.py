@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from carmel import __version__
@@ -16,10 +18,13 @@ LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``https_port`` 0: that of the last run, or any free one."""
+    """``https_port`` 0: that of the last run, or any free one. ``https_address`` is an IP address of this machine,
+    or the unspecified one; ``https_names`` are DNS names and addresses that its certificate is to be good for."""
 
     paths: Paths
     https_port: int
+    https_address: str
+    https_names: tuple[str, ...]
     log_level: str
     qemu_user: str
 
@@ -50,7 +55,23 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
         type=_port,
         default=env.get("CARMEL_HTTPS_PORT", "0"),
         metavar="PORT",
-        help="TCP port on 127.0.0.1; 0: that of the last run, or any free one ($CARMEL_HTTPS_PORT; default 0)",
+        help="TCP port of HTTPS; 0: that of the last run, or any free one ($CARMEL_HTTPS_PORT; default 0)",
+    )
+    parser.add_argument(
+        "--https-address",
+        type=_address,
+        default=env.get("CARMEL_HTTPS_ADDRESS", "127.0.0.1"),
+        metavar="ADDRESS",
+        help="where HTTPS listens; 0.0.0.0 opens it to the network ($CARMEL_HTTPS_ADDRESS; default 127.0.0.1)",
+    )
+    parser.add_argument(
+        "--https-name",
+        dest="https_names",
+        action="append",
+        type=_name,
+        metavar="NAME",
+        help="a name or address that clients call this host by, for its certificate; may be repeated "
+        "($CARMEL_HTTPS_NAMES, separated by commas)",
     )
     parser.add_argument(
         "--log-level",
@@ -66,11 +87,18 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
     )
     parser.add_argument("--version", action="version", version=f"carmeld {__version__}")
     given = parser.parse_args(argv)
+    if given.https_names is None:
+        try:
+            given.https_names = [_name(name) for name in env.get("CARMEL_HTTPS_NAMES", "").split(",") if name]
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"CARMEL_HTTPS_NAMES: {error}")
     if given.log_level not in LEVELS:
         parser.error(f"CARMEL_LOG_LEVEL: invalid choice: {given.log_level!r} (choose from {', '.join(LEVELS)})")
     return Options(
         paths=Paths(state=given.state_dir, runtime=given.run_dir, cache=given.cache_dir),
         https_port=given.https_port,
+        https_address=given.https_address,
+        https_names=tuple(given.https_names),
         log_level=given.log_level,
         qemu_user=given.qemu_user,
     )
@@ -78,6 +106,20 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
 
 def _absolute(text: str) -> Path:
     return Path(text).absolute()
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IP address") from None
+
+
+def _name(text: str) -> str:
+    """An address, or a name as RFC 1123 has it."""
+    if len(text) > 253 or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a host name or an address")
+    return text
 
 
 def _port(text: str) -> int:

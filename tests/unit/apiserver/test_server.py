@@ -153,6 +153,44 @@ async def test_a_port_in_use(tmp_path: Path) -> None:
             assert harness.server.https_port != port
 
 
+async def test_listens_more_widely_only_when_told(harness: Harness, tmp_path: Path) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.2", harness.server.https_port)
+    config = ServerConfig(https_address="127.0.0.2", https_names=("pi.lan", "10.1.2.3"))
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    async with running_server(folder, config) as wide:
+        port = wide.server.https_port
+        assert wide.server.url == f"https://127.0.0.2:{port}"
+        # The certificate is good for the address itself and for the names that were given.
+        for name in ("127.0.0.2", "pi.lan", "10.1.2.3", "localhost"):
+            streams = await asyncio.open_connection("127.0.0.2", port, ssl=trusting(wide), server_hostname=name)
+            assert (await say(streams, GET % b"")).startswith(b"HTTP/1.1 401")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection("127.0.0.2", port, ssl=trusting(wide), server_hostname="other.lan")
+
+
+async def test_a_name_that_is_new_gets_another_certificate_of_the_same_authority(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as first:
+        trust = trusting(first)
+    everywhere = ServerConfig(https_address="0.0.0.0", https_names=("pi.lan",))
+    async with running_server(tmp_path, everywhere) as again:
+        port = again.server.https_port
+        assert again.server.url == f"https://127.0.0.1:{port}"
+        streams = await asyncio.open_connection("127.0.0.3", port, ssl=trust, server_hostname="pi.lan")
+        assert (await say(streams, GET % b"")).startswith(b"HTTP/1.1 401")
+        made = (again.paths.pki / "server.crt").read_bytes()
+    async with running_server(tmp_path, everywhere) as last:
+        assert (last.paths.pki / "server.crt").read_bytes() == made
+
+
+async def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"192\.0\.2\.1 is not an address of this machine") as refused:
+        async with running_server(tmp_path, ServerConfig(https_address="192.0.2.1")):
+            pass
+    assert refused.value.code == "AddressNotUsable"
+
+
 async def test_one_daemon_one_socket(harness: Harness, tmp_path: Path) -> None:
     second = tmp_path / "second"
     (second / "run").parent.mkdir()

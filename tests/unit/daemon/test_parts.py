@@ -31,6 +31,11 @@ def test_options_win_over_the_environment(tmp_path: Path) -> None:
     options = parse_options(["--run-dir", str(tmp_path)], env)
     assert (options.paths.state, options.paths.runtime, options.https_port) == (Path("/env/state"), tmp_path, 7443)
     assert options.log_level == "info"
+    assert (options.https_address, options.https_names) == ("127.0.0.1", ())
+    wide = {**env, "CARMEL_HTTPS_ADDRESS": "0.0.0.0", "CARMEL_HTTPS_NAMES": "pi.lan,10.0.0.7"}
+    assert parse_options([], wide).https_address == "0.0.0.0"
+    assert parse_options([], wide).https_names == ("pi.lan", "10.0.0.7")
+    assert parse_options(["--https-name", "a", "--https-name", "b.c"], wide).https_names == ("a", "b.c")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +43,9 @@ def test_options_win_over_the_environment(tmp_path: Path) -> None:
     [
         (["--https-port", "70000"], {}),
         (["--https-port", "http"], {}),
+        (["--https-address", "localhost"], {}),
+        (["--https-name", "a b"], {}),
+        ([], {"CARMEL_HTTPS_NAMES": "a,-b"}),
         (["--log-level", "loud"], {}),
         ([], {"CARMEL_LOG_LEVEL": "loud"}),
         ([], {"CARMEL_HTTPS_PORT": "x"}),
