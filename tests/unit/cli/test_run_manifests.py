@@ -6,7 +6,7 @@ import click
 import pytest
 
 from carmel.cli.options import DiskOption, DiskType, ImageNameType, LabelType, PublishType, SizeType, UserDataType
-from carmel.cli.plan import VmOptions, secret_manifest, vm_manifest
+from carmel.cli.run_manifests import VmOptions, secret_manifest, vm_manifest
 from carmel.resources.admission import admit
 from carmel.resources.core import SECRET, merge_string_data
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
