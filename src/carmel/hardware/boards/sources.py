@@ -1,0 +1,34 @@
+"""Documents that several boards cite, and short ways to cite a file of a public repository."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from carmel.hardware.boards.facts import Source
+
+
+def linux(path: str, where: str) -> Source:
+    """A file of Linux."""
+    return _github("Linux", "torvalds/linux", path, where)
+
+
+def edk2(path: str, where: str) -> Source:
+    """A file of edk2-platforms, where UEFI for boards is kept."""
+    return _github("edk2-platforms", "tianocore/edk2-platforms", path, where)
+
+
+def csit(path: str, where: str) -> Source:
+    """A file of FD.io CSIT, which documents its test machines by what Linux and dmidecode print on them."""
+    return _github("FD.io CSIT", "FDio/csit", path, where)
+
+
+def _github(title: str, repository: str, path: str, where: str) -> Source:
+    return Source(title, f"{path}: {where}", f"https://github.com/{repository}/blob/master/{path}")
+
+
+CPUTYPE: Final = "arch/arm64/include/asm/cputype.h"
+
+
+def midr_source(symbol: str) -> Source:
+    """Linux's own list of MIDR values."""
+    return linux(CPUTYPE, symbol)
