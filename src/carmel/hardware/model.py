@@ -200,6 +200,8 @@ class Board:
     compatible: tuple[str, ...] = ()
     """The device tree's root ``compatible``, most specific first."""
     catalogue_id: str | None = None
+    dmi: Mapping[str, str] = field(default_factory=dict)
+    """SMBIOS's words by the kernel's names (``product_name``). Serial numbers are among them: not for status."""
 
 
 @dataclass(frozen=True, slots=True)
