@@ -62,9 +62,9 @@ class Sysroot:
         except (OSError, ValueError):
             return None
         try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
+            if not self.live and not stat.S_ISREG(os.fstat(handle).st_mode):
                 return None
-            return _read(handle, limit)
+            return os.read(handle, limit) if limit <= SMALL else _read(handle, limit)
         except OSError:
             return None
         finally:
@@ -137,9 +137,17 @@ class Sysroot:
         """Where a folder lies, all links followed."""
         if self.live:
             return f"/{path}"
-        if path not in self._folders:
-            self._folders[path] = self._walk(path)
-        return self._folders[path]
+        if path in self._folders:
+            return self._folders[path]
+        parent, _, name = path.rpartition("/")
+        above = self._place(parent) if parent else self._root
+        place = None
+        if above is not None:
+            place = f"{above}/{name}"
+            if name in {"", ".", ".."} or _is_link(place):
+                place = self._walk(path)
+        self._folders[path] = place
+        return place
 
     def _open_below(self, path: str, flags: int) -> int:
         parent, _, name = path.rpartition("/")
@@ -181,6 +189,13 @@ class Sysroot:
                 at = []
             pending.extend(target.split("/")[::-1])
         return "/".join((self._root, *at)) or "/"
+
+
+def _is_link(place: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(place).st_mode)
+    except OSError:
+        return False
 
 
 def _read(handle: int, limit: int) -> bytes:
