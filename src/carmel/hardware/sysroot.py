@@ -20,6 +20,7 @@ _MOST_LINKS = 40
 """As the kernel's own limit (path_resolution(7))."""
 _MOST_NAMES = 65536
 _LONGEST_WORD = 256
+_LONGEST_REMARK = 600
 
 
 class Sysroot:
@@ -47,6 +48,9 @@ class Sysroot:
         return (*self._remarks, f"{self._left_out} more remarks of this sort were left out.")
 
     def remark(self, sentence: str) -> None:
+        """Longer ones, which name hundreds of CPUs one by one, are cut."""
+        if len(sentence) > _LONGEST_REMARK:
+            sentence = f"{sentence[: _LONGEST_REMARK - 3]}..."
         if sentence in self._remarks:
             return
         if len(self._remarks) >= MOST_REMARKS:
