@@ -52,7 +52,8 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         "Images and hosts",
         (
             Entry("image", "image.image", "Pull, build, import, list and delete images."),
-            Entry("host", "host.host", "Show the host: its machine, its hypervisor, what it has left."),
+            Entry("host", "host.host", "Draw the host with its VMs, show what it has left, rebalance it."),
+            Entry("plan", "plan.plan", "Show where VMs would go, on a machine you have or have not."),
             Entry("doctor", "doctor.doctor", "Say what this machine can do, and how to get the rest."),
             Entry("kubeconfig", "kubeconfig.kubeconfig", "Print a configuration for kubectl."),
         ),

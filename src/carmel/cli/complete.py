@@ -32,6 +32,16 @@ def complete_images(ctx: click.Context, _param: click.Parameter, incomplete: str
     return _starting(_names(ctx, "images"), incomplete)
 
 
+def complete_hosts(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _starting(_names(ctx, "hosts"), incomplete)
+
+
+def complete_boards(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from carmel.hardware.boards import catalogue  # reads all boards' facts: only for TAB
+
+    return _starting(list(catalogue()), incomplete)
+
+
 def complete_words(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Completes the arguments ``KIND NAME...``."""
     given = ctx.params.get(param.name or "") or ()

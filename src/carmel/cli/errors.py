@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import TextIO
 
 import click
 
@@ -33,8 +34,10 @@ def warn(message: str) -> None:
 
 
 def styled(text: str, *, fg: str | None = None, bold: bool = False, to_stdout: bool = False) -> str:
-    """Colour for a terminal whose user has not said NO_COLOR (no-color.org); plain text for everybody else."""
-    stream = sys.stdout if to_stdout else sys.stderr
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
-        return text
-    return click.style(text, fg=fg, bold=bold)
+    """``text`` in colour where colour is wanted."""
+    return click.style(text, fg=fg, bold=bold) if colourful(sys.stdout if to_stdout else sys.stderr) else text
+
+
+def colourful(stream: TextIO) -> bool:
+    """Colour is for a terminal whose user has not said NO_COLOR (no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()

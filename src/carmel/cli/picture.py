@@ -1,4 +1,4 @@
-"""The picture of a machine, drawn: sockets side by side where the terminal is wide enough, their nodes below each other.
+"""The picture of a machine, drawn: sockets side by side where the terminal is wide enough, nodes below each other.
 
 Pure: a ``Scene`` in, lines out. Nothing is wider than asked for, down to ``NARROWEST``.
 """
@@ -34,7 +34,9 @@ def _lines(scene: Scene, width: int, charset: Charset) -> Iterator[Line]:
         if box.socket is None:
             yield from _boxes(scene, [box], width, charset)
     for tenant in scene.floating:
-        yield Line.of(Span(tenant.letter, Ink.VM, number_of(tenant.letter)), f" {_floating(tenant)}").fitted(width, charset.ellipsis)
+        yield Line.of(Span(tenant.letter, Ink.VM, number_of(tenant.letter)), f" {_floating(tenant)}").fitted(
+            width, charset.ellipsis
+        )
     if scene.unplaced:
         yield from _wrapped(["Running, place not known:", *map(safe, scene.unplaced)], width, " ")
     yield from _distances(scene.distances, width)
@@ -74,17 +76,13 @@ def _box(scene: Scene, box: Box, width: int, charset: Charset) -> list[Line]:
     for index, part in enumerate(box.parts):
         if index:
             lines.append(_edge(charset.between, "", width, charset))
-        inside = part_lines(
-            part, width - _FRAME, charset, named=_says_nodes(scene, box), kinds=_says_kinds(scene)
-        )
+        inside = part_lines(part, width - _FRAME, charset, named=_says_nodes(scene, box), kinds=_says_kinds(scene))
         lines += [_framed(line, width, charset) for line in inside]
     return [*lines, _edge(charset.bottom, "", width, charset)]
 
 
 def _natural_width(scene: Scene, box: Box, charset: Charset) -> int:
-    parts = [
-        part_width(part, charset, named=_says_nodes(scene, box), kinds=_says_kinds(scene)) for part in box.parts
-    ]
+    parts = [part_width(part, charset, named=_says_nodes(scene, box), kinds=_says_kinds(scene)) for part in box.parts]
     return max([len(_box_title(box)) + 2, *parts]) + _FRAME
 
 
@@ -113,7 +111,7 @@ def _box_title(box: Box) -> str:
 
 
 def _edge(ends: str, title: str, width: int, charset: Charset) -> Line:
-    left, right = ends
+    left, right = ends[0], ends[1]
     if not title:
         return Line.of(left + charset.horizontal * (width - 2) + right)
     told = Line.of(Span(title, Ink.TITLE))

@@ -63,7 +63,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Charset:
-    """What the picture is drawn with. ``top``, ``between`` and ``bottom`` are the two ends of a box's horizontal lines."""
+    """What is drawn with. ``top``, ``between`` and ``bottom`` are the two ends of a box's horizontal lines."""
 
     horizontal: str
     vertical: str

@@ -65,7 +65,10 @@ def _pools(pools: Sequence[Pool], width: int, charset: Charset) -> Iterator[Line
             continue
         full = min(length, -(-pool.used_bytes * length // pool.total_bytes))
         yield Line.of(
-            f"{name} ", Span(charset.full * full, Ink.FULL), Span(charset.empty * (length - full), Ink.FAINT), f" {share}"
+            f"{name} ",
+            Span(charset.full * full, Ink.FULL),
+            Span(charset.empty * (length - full), Ink.FAINT),
+            f" {share}",
         )
 
 
@@ -97,8 +100,8 @@ def _guests(guests: Sequence[Guest], width: int, charset: Charset) -> Iterator[L
         letter = Span(tenant.letter, Ink.VM, number_of(tenant.letter))
         yield Line.of(letter, f" {name}  {count.ljust(counts)}  {memory.rjust(memories)}")
     if rest:
-        vcpus, memory = sum(guest.vcpus for guest in rest), sum(guest.memory_bytes for guest in rest)
-        yield Line.of(f"and {len(rest)} more VMs: {vcpus} vCPUs, {_memory(memory)}")
+        vcpus, size = sum(guest.vcpus for guest in rest), sum(guest.memory_bytes for guest in rest)
+        yield Line.of(f"and {len(rest)} more VMs: {vcpus} vCPUs, {_memory(size)}")
 
 
 def _vcpus(guest: Guest) -> str:

@@ -40,8 +40,8 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How the host is used beside its VMs. ``free`` are the CPUs that nobody has for himself, ``None`` where that is not
-    told; ``unplaced`` are VMs that run and of which no place is known."""
+    """How the host is used beside its VMs. ``free`` are the CPUs that nobody has for himself, ``None`` where that is
+    not told; ``unplaced`` are VMs that run and of which no place is known."""
 
     reserved: frozenset[int] = frozenset()
     free: frozenset[int] | None = None
@@ -177,7 +177,7 @@ class _Arrangement:
         )
 
     def _socket(self, socket: SocketStatus) -> Box:
-        """Its nodes; of a node that reaches into other sockets, only its CPUs here: the rest is told once, elsewhere."""
+        """Its nodes; of one that reaches into other sockets only its CPUs here: the rest is told once, elsewhere."""
         cpus = parse_cpu_list(socket.cpus)
         parts = []
         for node in self._hardware.numa_nodes:
@@ -207,9 +207,7 @@ class _Arrangement:
 
     def _devices_nowhere(self) -> tuple[Device, ...]:
         known = {node.id for node in self._hardware.numa_nodes}
-        return tuple(
-            one for one in self._devices if one.node not in known and (len(known) > 1 or one.node is not None)
-        )
+        return tuple(one for one in self._devices if one.node not in known and (len(known) > 1 or one.node is not None))
 
     def _sockets_with(self, node: NumaNodeStatus) -> list[int]:
         cpus = set(parse_cpu_list(node.cpus))
@@ -270,6 +268,4 @@ def _index(groups: Sequence[str] | None) -> dict[int, int]:
 
 
 def _distances(nodes: Sequence[NumaNodeStatus]) -> dict[int, dict[int, int]]:
-    return {
-        node.id: {int(other): far for other, far in node.distances.items() if other.isdecimal()} for node in nodes
-    }
+    return {node.id: {int(other): far for other, far in node.distances.items() if other.isdecimal()} for node in nodes}

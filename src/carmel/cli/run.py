@@ -14,9 +14,9 @@ from carmel.cli.images import await_image, find_image, image_kind, make_image, s
 from carmel.cli.keys import public_key
 from carmel.cli.options import DiskType, ImageNameType, LabelType, PublishType, SizeType, UserDataType, options
 from carmel.cli.output import Output, output_option
-from carmel.cli.run_manifests import VmOptions, secret_manifest, vm_manifest
 from carmel.cli.power import VM_KIND
 from carmel.cli.progress import Progress
+from carmel.cli.run_manifests import VmOptions, secret_manifest, vm_manifest
 from carmel.cli.session import Session, with_session
 from carmel.cli.summary import forwards
 from carmel.cli.text import duration

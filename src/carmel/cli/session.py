@@ -46,12 +46,8 @@ def open_session(context_name: str | None, namespace: str | None) -> Session:
     return session
 
 
-Opener = Callable[[], Session]
-
-
-def with_opener(function: F) -> Callable[..., Any]:
-    """Adds ``--context`` and ``--namespace``, and gives the command as its first argument what opens the ``Session``:
-    for commands that also work without a server."""
+def with_session(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds ``--context`` and ``--namespace``, and gives the command a ``Session`` as its first argument."""
 
     @click.option(
         "--context",
@@ -65,16 +61,6 @@ def with_opener(function: F) -> Callable[..., Any]:
     )
     @functools.wraps(function)
     def wrapper(*, context_name: str | None, namespace: str | None, **options: Any) -> Any:
-        return function(lambda: open_session(context_name, namespace), **options)
+        return function(open_session(context_name, namespace), **options)
 
     return wrapper
-
-
-def with_session(function: F) -> Callable[..., Any]:
-    """As ``with_opener``, with the ``Session`` itself."""
-
-    @functools.wraps(function)
-    def opened(opener: Opener, **options: Any) -> Any:
-        return function(opener(), **options)
-
-    return with_opener(opened)
