@@ -115,9 +115,10 @@ class Refusal:
 class Rules:
     """How this host is to be used.
 
-    ``reserved_cpus`` and ``reserved_memory`` (bytes by node) are kept for the host itself. ``cpu_overcommit``: vCPUs of
-    shared VMs for each host CPU that they may use. ``max_vcpus``: of one VM (the GIC's and QEMU's limit).
-    ``no_dedicated``: a sentence, why CPUs cannot be had exclusively here; ``None``: they can.
+    ``reserved_cpus`` and ``reserved_memory`` (bytes by node) are kept for the host itself. ``shared_only_cpus`` are
+    never dedicated, shared VMs use them. ``cpu_overcommit``: vCPUs of shared VMs for each host CPU that they may use.
+    ``max_vcpus``: of one VM (the GIC's and QEMU's limit). ``no_dedicated``: a sentence, why CPUs cannot be had
+    exclusively here; ``None``: they can.
     """
 
     reserved_cpus: frozenset[int] = frozenset()
@@ -125,6 +126,7 @@ class Rules:
     cpu_overcommit: float = 16.0
     max_vcpus: int | None = None
     no_dedicated: str | None = None
+    shared_only_cpus: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
