@@ -82,6 +82,17 @@ class Paths:
         """The TCP port that the HTTPS listener got, in decimal."""
         return self.runtime / "https.port"
 
+    # -- the host image -----------------------------------------------------------------------------------------
+    @property
+    def firstboot_record(self) -> Path:
+        """The files that ``carmel.yaml`` of the host image asked for."""
+        return self.state / "firstboot" / "files.json"
+
+    @property
+    def firstboot_report(self) -> Path:
+        """How applying ``carmel.yaml`` went at this boot; for everybody's eyes."""
+        return self.runtime / "firstboot.json"
+
     # -- storage ------------------------------------------------------------------------------------------------
     @property
     def default_datastore(self) -> Path:

@@ -16,10 +16,13 @@ from carmel.storage.build.cache import ResultCache
 from carmel.storage.build.context import BuildContext, DiskImage, KernelBundle, Package, ProgressSink, Workshop
 from carmel.storage.build.debian import debian_recipe
 from carmel.storage.build.files import explained, in_thread, locked
+from carmel.storage.build.host import host_recipe
 from carmel.storage.build.micro import micro_recipe
 from carmel.storage.build.recipe import Recipe
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in (micro_recipe(), debian_recipe())})
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {recipe.name: recipe for recipe in (micro_recipe(), debian_recipe(), host_recipe())}
+)
 
 
 async def build(recipe: str, context: BuildContext, output: Path) -> KernelBundle | DiskImage:

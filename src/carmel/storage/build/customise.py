@@ -3,46 +3,63 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 _BUNDLE = "ca-certificates.crt"
-# Our files in debian_guest/ and where they go.
-_FILES = {
-    "90-carmel.cfg": "etc/cloud/cloud.cfg.d/90-carmel.cfg",
-    "99-dhcp.network": "etc/systemd/network/99-dhcp.network",
-    "wait-online.conf": "etc/systemd/system/systemd-networkd-wait-online.service.d/any.conf",
+# Our files and where they go.
+DEBIAN_FILES = {
+    "debian_guest/90-carmel.cfg": "etc/cloud/cloud.cfg.d/90-carmel.cfg",
+    # cloud-init also runs without a seed: it makes the ssh host keys.
+    "debian_guest/ds-identify.cfg": "etc/cloud/ds-identify.cfg",
+    "debian_guest/99-dhcp.network": "etc/systemd/network/99-dhcp.network",
+    "debian_guest/wait-online.conf": "etc/systemd/system/systemd-networkd-wait-online.service.d/any.conf",
 }
 _EMPTIED = ("run", "tmp", "var/tmp", "var/cache/apt", "var/lib/apt/lists", "var/log")
 
 
-def customise(root: Path, root_uuid: str, kernel_command_line: str, sources_list: str) -> None:
-    """Identity that each copy makes for itself, names, mounts, boot settings; and the traces of the build removed."""
+@dataclass(frozen=True, slots=True)
+class System:
+    """What an installed system is told about itself. ``name`` is host name and entry token (kernel-install(8))."""
+
+    name: str
+    root_uuid: str
+    esp_device: str
+    kernel_command_line: str
+    sources_list: str
+
+
+def customise(root: Path, system: System, files: Mapping[str, str]) -> None:
+    """Identity that each copy makes for itself, names, mounts, boot settings; and the traces of the build removed.
+
+    ``files``: more files, from this package, by where they go.
+    """
     _forget_identity(root)
+    name = system.name
     texts = {
-        "etc/hostname": "debian\n",
+        "etc/hostname": f"{name}\n",
         "etc/default/locale": "LANG=C.UTF-8\n",
-        "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 debian\n::1 localhost ip6-localhost ip6-loopback\n",
-        "etc/fstab": f"UUID={root_uuid} / ext4 errors=remount-ro,x-systemd.growfs 0 1\n"
-        "LABEL=ESP /boot/efi vfat umask=0077,noauto,x-systemd.automount,x-systemd.idle-timeout=60 0 0\n",
-        "etc/apt/sources.list": sources_list,
+        "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {name}\n::1 localhost ip6-localhost ip6-loopback\n",
+        "etc/fstab": f"UUID={system.root_uuid} / ext4 errors=remount-ro,x-systemd.growfs 0 1\n"
+        f"{system.esp_device} /boot/efi vfat umask=0077,noauto,x-systemd.automount,x-systemd.idle-timeout=60 0 0\n",
+        "etc/apt/sources.list": system.sources_list,
         # kernel-install(8): later kernels go beside the first, with the same command line.
-        "etc/kernel/entry-token": "debian\n",
+        "etc/kernel/entry-token": f"{name}\n",
         "etc/kernel/install.conf": "layout=bls\n",
-        "etc/kernel/cmdline": f"{kernel_command_line}\n",
-        # cloud-init also runs without a seed: it makes the ssh host keys.
-        "etc/cloud/ds-identify.cfg": "policy: enabled\n",
+        "etc/kernel/cmdline": f"{system.kernel_command_line}\n",
     }
-    for name, text in texts.items():
-        _write(root / name, text.encode())
-    guest = resources.files("carmel.storage.build") / "debian_guest"
-    for source, name in _FILES.items():
-        _write(root / name, (guest / source).read_bytes())
+    for place, text in texts.items():
+        _write(root / place, text.encode())
+    ours = resources.files("carmel.storage.build")
+    for source, place in files.items():
+        _write(root / place, ours.joinpath(*source.split("/")).read_bytes())
     (root / "boot/efi").mkdir(exist_ok=True)
-    for name in _EMPTIED:
-        for path in (root / name).iterdir():
+    for place in _EMPTIED:
+        for path in (root / place).iterdir():
             if path.is_dir() and not path.is_symlink():
-                if name != "var/log":
+                if place != "var/log":
                     shutil.rmtree(path)
             else:
                 path.unlink()

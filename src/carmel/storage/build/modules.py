@@ -54,6 +54,11 @@ class ModuleTree:
         lines = builtin.read_text().splitlines() if builtin.exists() else []
         self._builtin = frozenset(module_name(Path(line).name) for line in lines)
 
+    def below(self, *folders: str) -> list[str]:
+        """The names of all modules below these directories of the kernel's source tree, such as ``drivers/ata``."""
+        marks = tuple(f"/kernel/{folder}/" for folder in folders)
+        return [name for name, path in self._files.items() if any(mark in str(path) for mark in marks)]
+
     async def load_order(self, names: Iterable[str], *, optional: Iterable[str] = ()) -> list[Module]:
         """The modules ``names`` and all they need, each behind what it needs. What is built in is left out.
 
@@ -121,6 +126,12 @@ def parse_wanted(elf: bytes) -> Wanted:
                 else:
                     softly[place].append(module_name(word))
     return Wanted(tuple(before), tuple(softly["pre:"]), tuple(softly["post:"]))
+
+
+def parse_aliases(elf: bytes) -> list[str]:
+    """The devices and names that a module is the driver of, as patterns (modules.alias)."""
+    lines = section(elf, b".modinfo").split(b"\0")
+    return [line.removeprefix(b"alias=").decode("utf-8", "replace") for line in lines if line.startswith(b"alias=")]
 
 
 def _read_plain_or_xz(path: Path) -> bytes:

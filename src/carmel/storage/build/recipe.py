@@ -12,7 +12,7 @@ from typing import Literal
 from carmel.storage.build.context import BuildContext, Make, Package
 from carmel.storage.build.packages import PrivateApt
 from carmel.storage.build.programs import require
-from carmel.storage.build.sources import find_origin
+from carmel.storage.build.sources import Origin, find_origin
 
 ARCHITECTURE = "arm64"
 
@@ -24,6 +24,7 @@ class Recipe:
     ``packages`` are resolved with their dependencies; of those, ``keep`` (a regular expression for whole names, all
     if ``None``) are downloaded. ``inputs`` gives the bytes of everything else that goes into the image, so that the
     key changes with it; ``version`` stands for the code.
+    ``components`` are those of Debian's archive that are looked in, ``main`` first.
     ``download_share`` is how many of the hundred per cent the download takes.
     """
 
@@ -38,12 +39,17 @@ class Recipe:
     keep: str | None = None
     download_share: int = 50
     suite: str = "bookworm"
+    components: tuple[str, ...] = ("main",)
+
+    def origin(self, context: BuildContext) -> Origin:
+        """Raises ``Refused`` if no mirror is known."""
+        return find_origin(self.suite, context.mirror, self.components)
 
     def apt(self, context: BuildContext) -> PrivateApt:
         """Raises ``Refused`` if a program or a mirror is missing."""
         require(("apt-get", "apt-config", "dpkg-deb", *self.programs))
-        origin = find_origin(self.suite, context.mirror)
-        return PrivateApt(context.cache / f"apt-{self.suite}-{ARCHITECTURE}", origin, ARCHITECTURE, context.runner)
+        name = "-".join(["apt", self.suite, ARCHITECTURE, *self.components[1:]])
+        return PrivateApt(context.cache / name, self.origin(context), ARCHITECTURE, context.runner)
 
     async def resolve(self, context: BuildContext) -> tuple[Package, ...]:
         """The packages that are downloaded. Errors as ``PrivateApt.resolve``."""

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from carmel.errors import CarmelError, InternalError
 from carmel.run import Command, Limits, ProgramFailed, Result, Runner, SystemRunner, find_program
-from carmel.storage.build import sandbox
-from carmel.storage.build.customise import add_certificates, customise
+from carmel.storage.build import host_system, sandbox
+from carmel.storage.build.customise import DEBIAN_FILES, System, add_certificates, customise
 from carmel.storage.build.files import explained
 from carmel.units import MIB
 
@@ -50,13 +50,15 @@ _SKIPPED = (
     "usr/sbin/update-ca-certificates",
     "usr/bin/ssh-keygen",
 )
+_TAR = ("--zstd", "--xattrs", "--xattrs-include=*", "--numeric-owner")
 _DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be made; ``debian`` writes it as JSON."""
+    """What is to be made; ``disk.install`` writes it as JSON."""
 
+    system: str
     archives: Path
     mount_point: Path
     essential: frozenset[str]
@@ -65,14 +67,19 @@ class Order:
     offset_bytes: int
     size_bytes: int
     root_uuid: str
+    esp_device: str
     kernel_command_line: str
     sources_list: str
+    payload: Path | None
+    base: Path | None
 
     @classmethod
     def parse(cls, text: str) -> Order:
         fields = json.loads(text)
         for name in ("archives", "mount_point", "disk"):
             fields[name] = Path(fields[name])
+        for name in ("payload", "base"):
+            fields[name] = Path(fields[name]) if fields[name] else None
         for name in ("essential", "not_installed"):
             fields[name] = frozenset(fields[name])
         return cls(**fields)
@@ -108,27 +115,65 @@ class _Installation:
             if emulator is None:
                 raise InternalError("qemu-aarch64-static went away")
             sandbox.run_arm64_by(emulator)
-        self._prepare()
-        await self._extract_essential()
-        self._mount_devices()
-        await self._unpack()
-        await self._configure()
+        base = self._order.base
+        if base is not None and base.is_file():
+            self._root.mkdir()
+            self._mount_root()
+            await self._run(["tar", *_TAR, "-C", self._root, "-xf", base])
+            self._mount_devices()
+        else:
+            await self._install()
+            if base is not None:
+                await self._keep(base)
         _progress(85, "setting the system up")
-        await self._compile_python()
-        await asyncio.to_thread(add_certificates, self._root)
-        await self._chroot("openssl", "rehash", "/etc/ssl/certs")
-        await self._chroot("systemctl", "enable", "systemd-networkd.service")
-        order = self._order
-        await asyncio.to_thread(customise, self._root, order.root_uuid, order.kernel_command_line, order.sources_list)
+        await self._set_up()
         sandbox.unmount(self._root / "proc")
         sandbox.unmount(self._root / "dev")
         _progress(92, "writing the root file system")
         await self._write_file_system()
 
+    async def _install(self) -> None:
+        self._prepare()
+        await self._extract_essential()
+        self._mount_devices()
+        await self._unpack()
+        await self._configure()
+        await self._compile_python()
+        await asyncio.to_thread(add_certificates, self._root)
+        await self._chroot("openssl", "rehash", "/etc/ssl/certs")
+
+    async def _keep(self, base: Path) -> None:
+        """One a system: who builds again after an update of Debian needs the older one no more."""
+        _progress(84, "keeping the installed packages")
+        base.parent.mkdir(parents=True, exist_ok=True)
+        fresh = base.with_name(f".{self._order.archives.parent.name}.tar")
+        try:
+            words: list[str | Path] = ["tar", *_TAR, "-C", self._root, "--exclude=./proc/*", "--exclude=./dev/*"]
+            await self._run([*words, "-cf", fresh, "."])
+            for older in base.parent.glob(f"{self._order.system}-*"):
+                older.unlink(missing_ok=True)
+            fresh.rename(base)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    async def _set_up(self) -> None:
+        order = self._order
+        common = System(order.system, order.root_uuid, order.esp_device, order.kernel_command_line, order.sources_list)
+        enabled = ["systemd-networkd.service"]
+        if order.payload is not None:
+            await asyncio.to_thread(customise, self._root, common, host_system.FILES)
+            await asyncio.to_thread(host_system.set_up, self._root, order.payload)
+            await self._chroot(*host_system.ADD_QEMU_USER)
+            await self._chroot("systemctl", "mask", *host_system.MASKED)
+            enabled += host_system.ENABLED
+        else:
+            await asyncio.to_thread(customise, self._root, common, DEBIAN_FILES)
+        await self._chroot("systemctl", "enable", *enabled)
+
     def _prepare(self) -> None:
         root = self._root
         root.mkdir()
-        sandbox.mount("tmpfs", root, "tmpfs", options="mode=0755,size=2g")
+        self._mount_root()
         # Debian 12 and later: /bin, /sbin and /lib are links; no package ships them in Debian 12.
         for name in ("bin", "lib", "sbin"):
             (root / "usr" / name).mkdir(parents=True)
@@ -138,6 +183,9 @@ class _Installation:
             folder.mkdir(parents=True)
         for name in ("status", "available"):
             (database / name).touch()
+
+    def _mount_root(self) -> None:
+        sandbox.mount("tmpfs", self._root, "tmpfs", options="mode=0755,size=3g")
 
     def _mount_devices(self) -> None:
         root = self._root

@@ -34,10 +34,23 @@ class Origin:
 
     def one_line(self, keyring: Path) -> str:
         """The text of a ``sources.list`` that trusts ``keyring`` alone."""
-        return "".join(f"deb [signed-by={keyring}] {source.uri} {source.suite} main\n" for source in self.sources)
+        return "".join(
+            f"deb [signed-by={keyring}] {source.uri} {source.suite} {' '.join(source.components)}\n"
+            for source in self.sources
+        )
+
+    def for_the_image(self) -> str:
+        """The text of a ``sources.list`` for what is built: no local mirrors, no credentials."""
+        return "".join(
+            f"deb {source.uri} {source.suite} {' '.join(source.components)}\n"
+            for source in self.sources
+            if source.uri.startswith(("http://", "https://")) and "@" not in source.uri
+        )
 
 
-def find_origin(suite: str, mirror: str | None, *, root: Path = Path("/")) -> Origin:
+def find_origin(
+    suite: str, mirror: str | None, components: tuple[str, ...] = ("main",), *, root: Path = Path("/")
+) -> Origin:
     """The mirrors for ``suite``: the machine's own when it is Debian, else ``mirror``.
 
     ``mirror`` is the URI of an archive, and a space and the URI of its security archive if it has one. A machine that
@@ -47,7 +60,7 @@ def find_origin(suite: str, mirror: str | None, *, root: Path = Path("/")) -> Or
     Raises ``Refused``: code ``NoPackageMirror`` when there is neither, ``MirrorInvalid`` if ``mirror`` is no address.
     """
     if mirror:
-        return _named_origin(suite, mirror)
+        return _named_origin(suite, mirror, components)
     machine = list(_machine_sources(root / "etc/apt")) if _is_debian(root) else []
     usable = [source for source in machine if "main" in source.components and _is_archive(source.uri)]
     own = {_release(source.suite) for source in usable if source.suite.endswith(("-updates", "-security"))}
@@ -60,7 +73,7 @@ def find_origin(suite: str, mirror: str | None, *, root: Path = Path("/")) -> Or
             code="NoPackageMirror",
             hint="this machine's apt has no Debian source: name a Debian mirror (its http or https address) for builds",
         )
-    return _origin(suite, main_uris[:1], security_uris[:1])
+    return _origin(suite, main_uris[:1], security_uris[:1], components)
 
 
 def parse_one_line(text: str) -> Iterator[Source]:
@@ -140,7 +153,7 @@ def _release(suite: str) -> str:
     return suite.replace("/", "-").partition("-")[0]
 
 
-def _named_origin(suite: str, mirror: str) -> Origin:
+def _named_origin(suite: str, mirror: str, components: tuple[str, ...]) -> Origin:
     uris = mirror.split(" ")
     if not 1 <= len(uris) <= 2 or not all(re.fullmatch(r"(https?://|file:/)[!-Z^-~]+", uri) for uri in uris):
         raise Refused(
@@ -148,11 +161,11 @@ def _named_origin(suite: str, mirror: str) -> Origin:
             code="MirrorInvalid",
             hint="give an http or https address, and if wanted a space and that of the security archive",
         )
-    return _origin(suite, uris[:1], uris[1:])
+    return _origin(suite, uris[:1], uris[1:], components)
 
 
-def _origin(suite: str, main: list[str], security: list[str]) -> Origin:
-    sources = [Source(uri, name, ("main",)) for uri in main for name in (suite, f"{suite}-updates")] + [
-        Source(uri, f"{suite}-security", ("main",)) for uri in security
+def _origin(suite: str, main: list[str], security: list[str], components: tuple[str, ...]) -> Origin:
+    sources = [Source(uri, name, components) for uri in main for name in (suite, f"{suite}-updates")] + [
+        Source(uri, f"{suite}-security", components) for uri in security
     ]
     return Origin(suite, tuple(sources))
