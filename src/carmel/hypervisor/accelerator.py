@@ -17,16 +17,20 @@ KVM_DEVICE = Path("/dev/kvm")
 
 @dataclass(frozen=True, slots=True)
 class HostSystem:
-    """What of this host decides: ``kvm`` is true if /dev/kvm can be opened for reading and writing."""
+    """What of this host decides: ``kvm`` is true if /dev/kvm can be opened for reading and writing. ``cpus`` counts
+    those that we may run on."""
 
     machine: str
     system: str
     kvm: bool
+    cpus: int = 1
 
     @classmethod
     def detect(cls) -> HostSystem:
         machine = platform.machine().lower()
-        return cls(_MACHINE_NAMES.get(machine, machine), sys.platform, os.access(KVM_DEVICE, os.R_OK | os.W_OK))
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        kvm = os.access(KVM_DEVICE, os.R_OK | os.W_OK)
+        return cls(_MACHINE_NAMES.get(machine, machine), sys.platform, kvm, cpus)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 from carmel.errors import CarmelError
 from carmel.hypervisor import logs
 from carmel.hypervisor.directory import remove_runtime
+from carmel.hypervisor.pinning import Pinner
+from carmel.hypervisor.pinning.gate import waits_at_gate
 from carmel.hypervisor.processes import ProcessTable
 from carmel.hypervisor.qemu_machine import QemuMachine, Surroundings
 from carmel.hypervisor.record import BadRecord, LaunchRecord, ProcessId
@@ -25,13 +27,17 @@ _ATTACH_SECONDS = 5.0
 class Adoption:
     """One look through all records, processes and sockets of this host."""
 
-    def __init__(self, paths: Paths, table: ProcessTable, surroundings: Callable[[str], Surroundings]) -> None:
+    def __init__(
+        self, paths: Paths, table: ProcessTable, pinner: Pinner, surroundings: Callable[[str], Surroundings]
+    ) -> None:
         self._paths = paths
         self._table = table
+        self._pinner = pinner
         self._surroundings = surroundings
 
     async def run(self) -> Sequence[QemuMachine]:
         """Every VM with a valid record; what belongs to none is ended and removed."""
+        await self._end_waiting()
         records = await asyncio.to_thread(self._records)
         known: set[ProcessId] = set()
         machines = []
@@ -40,7 +46,9 @@ class Adoption:
             known.update(each for each in (record.process, *(h.process for h in record.helpers)) if each is not None)
             machines.append(self._machine(record))
         await self._end_strangers(known)
-        await asyncio.to_thread(self._remove_stale_sockets, {record.uid for record in records})
+        uids = {record.uid for record in records}
+        await asyncio.to_thread(self._remove_stale_sockets, uids)
+        await self._pinner.sweep(uids)
         await asyncio.gather(*(self._attach(machine) for machine in machines))
         return machines
 
@@ -95,6 +103,12 @@ class Adoption:
         except CarmelError as exc:
             _log.warning("the VM %s runs, but does not answer yet: %s", machine.record.uid, exc.message)
             machine.attach_later()
+
+    async def _end_waiting(self) -> None:
+        """Starts that never came to their cpuset: nobody is left who could open their gate."""
+        gates = self._paths.runtime / "vm"
+        waiting = await asyncio.to_thread(self._table.find, lambda words: waits_at_gate(words, gates))
+        await asyncio.gather(*(Running(process, self._table).kill() for process in waiting))
 
     async def _end_strangers(self, known: set[ProcessId]) -> None:
         """A process that writes into our machines' directory, or holds a socket in ours, and has no record."""

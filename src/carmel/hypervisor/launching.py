@@ -7,6 +7,7 @@ import contextlib
 import logging
 import secrets
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -20,11 +21,15 @@ from carmel.hypervisor.directory import listen, prepare, remove_runtime
 from carmel.hypervisor.failures import QEMUFailed, QEMUNotAnswering
 from carmel.hypervisor.helpers import wait_until_ready
 from carmel.hypervisor.layers import disk_layers
+from carmel.hypervisor.pinning.abilities import Means
+from carmel.hypervisor.pinning.gate import Gate
+from carmel.hypervisor.pinning.holding import check_pinning, pin
+from carmel.hypervisor.pinning.scope import move_into_scope, scope_name, systemd_runs
 from carmel.hypervisor.qemu_machine import QemuMachine, Surroundings
 from carmel.hypervisor.record import HelperRecord, LaunchRecord, ProcessId
 from carmel.hypervisor.running import Running
-from carmel.hypervisor.spawn import Spawn, move_into_scope, spawn, systemd_runs
-from carmel.paths import MachinePaths
+from carmel.hypervisor.spawn import Spawn, spawn
+from carmel.paths import MachinePaths, short_hash
 from carmel.run import Runner
 
 _log = logging.getLogger(__name__)
@@ -64,6 +69,8 @@ class Launching:
         except BaseException:
             for process in started:
                 await process.kill()
+            if record.pinning is not None:
+                await self.around.pinner.cpuset(record.uid, record.launch_id).remove()
             await asyncio.to_thread(self._clean)
             raise
         finally:
@@ -72,6 +79,8 @@ class Launching:
 
     def _prepare(self) -> tuple[LaunchRecord, list[socket.socket]]:
         """Files, sockets and the record, durable before anything runs."""
+        if self.config.pinning is not None:
+            check_pinning(self.config.pinning, self.config.cpu.count)
         layers = {disk.name: disk_layers(disk) for disk in self.config.disks}
         if self.restore and not self._paths.saved_state.exists():
             raise Refused("there is no saved state to restore", code="NoSavedState")
@@ -114,11 +123,10 @@ class Launching:
     async def _start(self, record: LaunchRecord, listeners: list[socket.socket], started: list[Running]) -> QemuMachine:
         helpers = []
         for helper in self._helpers():
-            process = await self._spawn(Spawn(helper.argv, self._paths.qemu_log, self.account), started)
+            process = await self._spawn(self._what(helper.argv), started)
             helpers.append(process)
             await wait_until_ready(helper, process, self._paths.qemu_log, record.log_offset)
-        descriptors = [listener.fileno() for listener in listeners]
-        qemu = await self._spawn(Spawn(record.argv, self._paths.qemu_log, self.account, descriptors), started)
+        qemu = await self._start_qemu(record, [listener.fileno() for listener in listeners], started)
         for listener in listeners:
             # QEMU has them: when it ends, so do connections to it.
             listener.close()
@@ -136,12 +144,36 @@ class Launching:
                 self._own_unit(record, started),
                 self._until_answering(machine, qemu, record),
             )
+            if record.pinning is not None:
+                await pin(machine, record.pinning)
             if self.restore:
                 await self._restore(machine)
         except BaseException:
             await machine.detach()
             raise
         return machine
+
+    async def _start_qemu(self, record: LaunchRecord, descriptors: list[int], started: list[Running]) -> Running:
+        """QEMU, where it has a cpuset already in that when its first instruction runs."""
+        cpuset = self.around.pinner.cpuset(record.uid, record.launch_id)
+        if record.pinning is None or not cpuset.gated:
+            if record.pinning is not None:
+                await cpuset.start([], record.pinning, self._title)
+            return await self._spawn(self._what(record.argv, descriptors), started)
+        with Gate(self._paths.runtime) as gate:
+            waiting = self._what(gate.argv(record.argv), [*descriptors, gate.descriptor])
+            qemu = await self._spawn(waiting, started)
+            await cpuset.start([each.process.pid for each in started], record.pinning, self._title)
+            gate.open()
+        return qemu
+
+    def _what(self, argv: Sequence[str], descriptors: Sequence[int] = ()) -> Spawn:
+        cpus = self.around.pinner.start_on(self.config.pinning)
+        return Spawn(argv, self._paths.qemu_log, self.account, descriptors, cpus)
+
+    @property
+    def _title(self) -> str:
+        return f"Carmel VM {self.config.namespace}/{self.config.name}"
 
     async def _spawn(self, what: Spawn, started: list[Running]) -> Running:
         child = await asyncio.to_thread(spawn, what)
@@ -152,13 +184,12 @@ class Launching:
         return running
 
     async def _own_unit(self, record: LaunchRecord, started: list[Running]) -> None:
-        if not systemd_runs():
+        if not systemd_runs() or (record.pinning is not None and self.around.pinner.abilities.means is Means.SCOPE):
             return
-        unit = f"carmel-vm-{self._paths.runtime.name}-{record.launch_id[:8]}.scope"
-        title = f"Carmel VM {self.config.namespace}/{self.config.name}"
-        problem = await move_into_scope(self.runner, unit, title, [each.process.pid for each in started])
+        unit = scope_name(short_hash(record.uid), record.launch_id)
+        problem = await move_into_scope(self.runner, unit, self._title, [each.process.pid for each in started])
         if problem is not None:
-            _log.warning("%s stays in the daemon's own unit: %s", title, problem)
+            _log.warning("%s stays in the daemon's own unit: %s", self._title, problem)
 
     async def _until_answering(self, machine: QemuMachine, qemu: Running, record: LaunchRecord) -> None:
         """QEMU answers once the machine is set up; if it cannot set it up, it ends."""

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from carmel.errors import CarmelError, Refused
+from carmel.hardware.model import Kvm
 from carmel.hypervisor import logs
 from carmel.hypervisor.abilities import find_abilities
 from carmel.hypervisor.accelerator import HostSystem, choose_accelerator
@@ -25,6 +26,7 @@ from carmel.hypervisor.failures import not_running
 from carmel.hypervisor.firmware import find_firmware
 from carmel.hypervisor.launching import Launching
 from carmel.hypervisor.machine import MachineChange, MachineState
+from carmel.hypervisor.pinning import Pinner
 from carmel.hypervisor.processes import ProcessTable, process_table
 from carmel.hypervisor.qemu_machine import QemuMachine, Surroundings
 from carmel.paths import Paths
@@ -37,7 +39,8 @@ _LOOK_SECONDS = 5.0
 class QemuHypervisor:
     """Fulfils ``machine.Hypervisor``.
 
-    ``binary``: another QEMU than the installed one. ``user``: the account that QEMU runs as if we are root.
+    ``binary``: another QEMU than the installed one. ``user``: the account that QEMU runs as if we are root. ``kvm``:
+    what this host's KVM offers; without it no guest under KVM can nest or name its GIC.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class QemuHypervisor:
         binary: Path | None = None,
         user: str = DEFAULT_USER,
         table: ProcessTable | None = None,
+        kvm: Kvm | None = None,
     ) -> None:
         self._paths = paths
         self._runner = runner
@@ -56,12 +60,14 @@ class QemuHypervisor:
         self._binary = binary
         self._user = user
         self._table = table or process_table()
+        self._kvm = kvm or Kvm(present=False)
         self._changes = Changes()
         self._machines: dict[str, QemuMachine] = {}
         self._hubs: dict[str, ConsoleHub] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._platforms: dict[tuple[Path, int], Platform] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._pinner: asyncio.Future[Pinner] | None = None
 
     async def platform(self) -> Platform:
         """What VMs run on. Asked anew when QEMU's file changed (an upgrade).
@@ -76,9 +82,10 @@ class QemuHypervisor:
                     return self._platforms[key]
         qemu = await find_abilities(self._architecture, self._paths, self._runner, binary)
         strategy = architecture(self._architecture)
-        choice = choose_accelerator(qemu, HostSystem.detect())
+        host = HostSystem.detect()
+        choice = choose_accelerator(qemu, host)
         firmware = await asyncio.to_thread(find_firmware, qemu.target, strategy.machine_type(qemu))
-        platform = Platform(strategy, qemu, choice.accelerator, firmware)
+        platform = Platform(strategy, qemu, choice.accelerator, firmware, self._kvm, host.cpus)
         # Firmware may be installed while we run; a QEMU that is there stays.
         if firmware is not None:
             self._platforms = {(qemu.binary, qemu.binary.stat().st_mtime_ns): platform}
@@ -95,7 +102,8 @@ class QemuHypervisor:
             raise
 
     async def adopt(self) -> Sequence[QemuMachine]:
-        adoption = Adoption(self._paths, self._table, self._surroundings)
+        pinner = await self._find_pinner()
+        adoption = Adoption(self._paths, self._table, pinner, lambda uid: self._surroundings(uid, pinner))
         machines = await adoption.run()
         self._machines.update({machine.record.uid: machine for machine in machines})
         for machine in machines:
@@ -147,7 +155,7 @@ class QemuHypervisor:
             launching = Launching(
                 config=config,
                 platform=await self.platform(),
-                around=self._surroundings(config.uid),
+                around=self._surroundings(config.uid, await self._find_pinner()),
                 runner=self._runner,
                 account=Account.for_daemon(self._user),
                 paused=paused,
@@ -159,8 +167,13 @@ class QemuHypervisor:
         self._changes.tell(config.uid, "launched")
         return machine
 
-    def _surroundings(self, uid: str) -> Surroundings:
-        return Surroundings(self._paths.machine(uid), self._table, self._changes.tell, self._gone)
+    async def _find_pinner(self) -> Pinner:
+        if self._pinner is None:
+            self._pinner = asyncio.ensure_future(Pinner.find(self._paths, self._runner))
+        return await asyncio.shield(self._pinner)
+
+    def _surroundings(self, uid: str, pinner: Pinner) -> Surroundings:
+        return Surroundings(self._paths.machine(uid), self._table, self._changes.tell, self._gone, pinner)
 
     async def _gone(self, uid: str) -> None:
         self._machines.pop(uid, None)

@@ -10,11 +10,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from carmel.cpulist import format_cpu_list
 from carmel.errors import CarmelError, Refused
 from carmel.hypervisor import guestagent, logs, savedstate
 from carmel.hypervisor.config import Pinning
@@ -22,6 +21,7 @@ from carmel.hypervisor.directory import remove_runtime
 from carmel.hypervisor.failures import QEMUNotAnswering, not_running
 from carmel.hypervisor.files import sync_directory
 from carmel.hypervisor.machine import Launch, MachineState
+from carmel.hypervisor.pinning import Cpuset, Pinner, holding
 from carmel.hypervisor.processes import ProcessTable
 from carmel.hypervisor.qmp import ANSWER_SECONDS, QmpConnection, QmpEvent
 from carmel.hypervisor.record import LaunchRecord
@@ -46,6 +46,7 @@ class Surroundings:
     """Called with the uid and what changed."""
     gone: Callable[[str], Awaitable[None]]
     """Called with the uid when nothing is left of the run."""
+    pinner: Pinner
 
 
 class QemuMachine:
@@ -124,9 +125,14 @@ class QemuMachine:
             return await self._end(None, "")
 
     async def repin(self, pinning: Pinning) -> None:
-        raise Refused(
-            f"a VM that runs cannot be moved to the CPUs {format_cpu_list(pinning.cpus)} here", code="CannotPin"
-        )
+        # Half a move is worse than a late cancellation.
+        moving = asyncio.create_task(self._repin(pinning))
+        try:
+            await asyncio.shield(moving)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await moving
+            raise
 
     async def migration_blockers(self) -> Sequence[str]:
         info = await self.execute("query-migrate")
@@ -150,6 +156,28 @@ class QemuMachine:
             raise not_running(self.record.uid)
         raise QEMUNotAnswering("QEMU's monitor is not connected at the moment")
 
+    # -- for holding it at its place (pinning) ------------------------------------------------------------------
+    @property
+    def pinner(self) -> Pinner:
+        return self._around.pinner
+
+    @property
+    def cpuset(self) -> Cpuset:
+        return self.pinner.cpuset(self.record.uid, self.record.launch_id)
+
+    @property
+    def pids(self) -> tuple[int, tuple[int, ...]]:
+        """QEMU's, and its helpers'. Raises ``Refused`` (``MachineNotRunning``)."""
+        if self._qemu is None or self._qemu.ended:
+            raise not_running(self.record.uid)
+        return self._qemu.process.pid, tuple(each.process.pid for each in self._helpers if not each.ended)
+
+    async def keep_pinning(self, pinning: Pinning) -> None:
+        """Write it into the launch record. Raises ``OSError``; then the record is as before."""
+        record = replace(self.record, pinning=pinning)
+        await asyncio.to_thread(record.save, self.paths.launch_record)
+        self.record = record
+
     # -- for the hypervisor -------------------------------------------------------------------------------------
     async def attach(self, *, seconds: float = ANSWER_SECONDS) -> None:
         """Connect the monitor and read the state. Raises ``QEMUNotAnswering``."""
@@ -171,6 +199,8 @@ class QemuMachine:
         elif self.record.ending is None and (await self.execute("query-migrate")).get("status") is not None:
             # A suspend that did not come to its end. Whoever wanted it asks again.
             await savedstate.undo(self)
+        if self._state is not MachineState.ENDED:
+            await holding.hold(self)
         await self.look_for_panic()
 
     async def look_for_panic(self) -> None:
@@ -205,6 +235,10 @@ class QemuMachine:
         await self._disconnect()
 
     # -- within -------------------------------------------------------------------------------------------------
+    async def _repin(self, pinning: Pinning) -> None:
+        async with self._busy:
+            await holding.repin(self, pinning)
+
     def _processes(self) -> list[Running]:
         return [*([self._qemu] if self._qemu is not None else []), *self._helpers]
 
@@ -225,6 +259,8 @@ class QemuMachine:
             await self._end_qemu(self._qemu)
         await end_all(self._helpers)
         await self._disconnect()
+        if self.record.pinning is not None:
+            await self.cpuset.remove()
         words = await asyncio.to_thread(logs.last_words, self.paths.qemu_log, self.record.log_offset)
         result = termination(
             self.record,

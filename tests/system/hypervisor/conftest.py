@@ -74,6 +74,25 @@ async def bundle() -> KernelBundle:
     return await micro_bundle()
 
 
+HUGE_PAGE = 2 * 1024**2
+HUGE_POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+
+
+@pytest.fixture
+def huge_pages() -> Iterator[None]:
+    """A pool of 64 MiB of huge pages, as far as this machine lets us have one."""
+    if not os.access(HUGE_POOL, os.W_OK):
+        pytest.skip("only root can reserve huge pages")
+    before, wanted = int(HUGE_POOL.read_text()), 32
+    HUGE_POOL.write_text(str(before + wanted))
+    try:
+        if int(HUGE_POOL.read_text()) < before + wanted:
+            pytest.skip("this machine's memory is too scattered for huge pages")
+        yield
+    finally:
+        HUGE_POOL.write_text(str(before))
+
+
 ConfigMaker = Callable[..., MachineConfig]
 
 

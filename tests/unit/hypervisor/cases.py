@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from carmel.hardware.model import Kvm
 from carmel.hypervisor.abilities import QemuAbilities
 from carmel.hypervisor.arch import architecture
 from carmel.hypervisor.commandline import Platform, Sockets, Start, command_line
@@ -18,6 +19,7 @@ from carmel.hypervisor.config import (
     Accelerator,
     CpuConfig,
     DiskConfig,
+    GuestNodeConfig,
     KernelFirmware,
     MachineConfig,
     NicConfig,
@@ -27,6 +29,7 @@ from carmel.hypervisor.firmware import FirmwareFiles
 from carmel.hypervisor.layers import Layer
 from carmel.paths import MachinePaths
 from carmel.resources.virtualmachine import DiskBus
+from carmel.units import MIB
 
 HERE = Path(__file__).parent
 ROOT = Path("/golden")
@@ -41,6 +44,19 @@ def abilities(version: str) -> QemuAbilities:
     return QemuAbilities.from_json(json.loads((HERE / "abilities" / f"qemu-{version}.json").read_text()))
 
 
+SHAPES: Mapping[str, Sequence[Accelerator]] = {
+    **{bus.value: tuple(Accelerator) for bus in DiskBus},
+    "numa": (Accelerator.KVM, Accelerator.TCG),
+    "bound": (Accelerator.KVM, Accelerator.TCG),
+    "hugepages": (Accelerator.KVM, Accelerator.TCG),
+    "numa-hugepages": (Accelerator.KVM, Accelerator.TCG),
+    "nested": (Accelerator.KVM, Accelerator.TCG),
+    "gicv2": tuple(Accelerator),
+    "wide": (Accelerator.KVM, Accelerator.TCG),
+}
+"""What a machine is like, and the accelerators that it is made for."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One golden."""
@@ -48,26 +64,65 @@ class Case:
     version: str
     accelerator: Accelerator
     firmware: str
-    bus: DiskBus
+    shape: str
 
     @property
     def name(self) -> str:
-        return f"{self.version}-{self.accelerator.value}-{self.firmware}-{self.bus.value}"
+        return f"{self.version}-{self.accelerator.value}-{self.firmware}-{self.shape}"
+
+    @property
+    def config(self) -> MachineConfig:
+        return shaped(self.shape, uefi=self.firmware == "uefi")
 
     def argv(self) -> tuple[str, ...]:
-        config = machine(self.bus, uefi=self.firmware == "uefi")
         platform = Platform(
             architecture("aarch64"),
             abilities(self.version),
             self.accelerator,
             FirmwareFiles(ROOT / "firmware/code.fd", ROOT / "firmware/vars.fd"),
+            Kvm(present=True, gic_version=2, nested=True) if self.shape in ("nested", "gicv2") else Kvm(present=True),
+            host_cpus=4,
         )
-        return command_line(config, platform, PATHS, Start("0123abcd", SOCKETS), layers()).argv
+        return command_line(self.config, platform, PATHS, Start("0123abcd", SOCKETS), layers()).argv
 
 
 def cases() -> list[Case]:
-    combinations = itertools.product(VERSIONS, Accelerator, ("uefi", "kernel"), DiskBus)
-    return [Case(*each) for each in combinations]
+    return [
+        Case(version, accelerator, firmware, shape)
+        for version, firmware, (shape, accelerators) in itertools.product(VERSIONS, ("uefi", "kernel"), SHAPES.items())
+        for accelerator in accelerators
+    ]
+
+
+def shaped(shape: str, *, uefi: bool = False) -> MachineConfig:
+    """The machine of a shape: that of a disk bus, or one with something about its CPUs or memory."""
+    if shape in tuple(DiskBus):
+        return machine(DiskBus(shape), uefi=uefi)
+    config = machine(uefi=uefi)
+    small = replace(config, memory_bytes=64 * MIB)
+    match shape:
+        case "numa":
+            return replace(config, numa=nodes(384 * MIB, 128 * MIB))
+        case "bound":
+            return replace(config, numa=(GuestNodeConfig((0, 1, 2, 3), config.memory_bytes, (10,), host_node=1),))
+        case "hugepages":
+            return replace(small, page_bytes=2 * MIB)
+        case "numa-hugepages":
+            return replace(small, page_bytes=2 * MIB, numa=nodes(32 * MIB, 32 * MIB))
+        case "nested":
+            return replace(config, cpu=replace(config.cpu, nested=True))
+        case "gicv2":
+            return replace(config, cpu=replace(config.cpu, gic_version=2))
+        case _:
+            return replace(config, cpu=CpuConfig(count=32, sockets=2, clusters=8, cores=2, threads=1))
+
+
+def nodes(first: int, second: int) -> tuple[GuestNodeConfig, ...]:
+    """Two, whose vCPUs lie in turns and whose distances differ by direction, on host nodes in another order."""
+    return (
+        GuestNodeConfig((0, 3), first, (10, 20), host_node=1),
+        GuestNodeConfig((1, 2), second, (21, 10), host_node=0),
+    )
 
 
 def machine(bus: DiskBus = DiskBus.VIRTIO, *, uefi: bool = False) -> MachineConfig:

@@ -12,7 +12,7 @@ import pytest
 from carmel.errors import Refused
 from carmel.hypervisor.arch import architecture
 from carmel.hypervisor.commandline import CommandLine, Platform, Start, command_line
-from carmel.hypervisor.config import Accelerator, MachineConfig, NicConfig
+from carmel.hypervisor.config import Accelerator, CpuConfig, MachineConfig, NicConfig
 from carmel.hypervisor.firmware import FirmwareFiles
 from carmel.resources.virtualmachine import DiskBus
 from tests.unit.hypervisor.cases import (
@@ -116,7 +116,7 @@ def test_a_cpu_model_that_cannot_be_had_is_refused(accelerator: Accelerator, mod
 
 def test_more_vcpus_than_the_machine_takes_are_refused() -> None:
     config = machine()
-    wide = replace(config, cpu=replace(config.cpu, count=513))
+    wide = replace(config, cpu=CpuConfig(count=513, sockets=1, clusters=1, cores=513, threads=1))
     with pytest.raises(Refused) as caught:
         build(wide)
     assert caught.value.code == "TooManyCPUs"

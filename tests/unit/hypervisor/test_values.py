@@ -21,8 +21,8 @@ from carmel.hypervisor.config import Accelerator
 from carmel.hypervisor.diagnosis import explain
 from carmel.hypervisor.failures import QEMUFailed, QEMUTooOld
 from carmel.hypervisor.machine import MachineState
+from carmel.hypervisor.pinning.scope import scope_command
 from carmel.hypervisor.record import BadRecord, HelperRecord, LaunchRecord, ProcessId
-from carmel.hypervisor.spawn import scope_command
 from carmel.hypervisor.termination import termination
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import TerminationReason

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from carmel.errors import Refused
+from carmel.hardware.model import Kvm
 from carmel.hypervisor.abilities import QemuAbilities
-from carmel.hypervisor.arch.base import newest
-from carmel.hypervisor.config import Accelerator, MachineConfig, UefiFirmware
+from carmel.hypervisor.arch.base import check_nesting, newest
+from carmel.hypervisor.config import Accelerator, CpuConfig, MachineConfig, UefiFirmware
+from carmel.resources.virtualmachine import GICV2_VCPUS
 
 # Emulated, these boot fastest (measured): older cores have fewer features to emulate, first of all no pointer
 # authentication and no SVE.
 _EMULATED_MODELS = ("cortex-a57", "cortex-a72", "neoverse-n1", "max")
+# A hypervisor in the guest runs twice as fast where its kernel lives at EL2 itself (VHE: Arm ARM, FEAT_VHE, from
+# version 8.1), which the older cores lack.
+_NESTING_MODELS = ("neoverse-n1", "max", *_EMULATED_MODELS)
 
 
 class Aarch64:
     """The strategy of ``qemu-system-aarch64``."""
 
     name = "aarch64"
+    ram_id = "mach-virt.ram"
 
     def machine_type(self, qemu: QemuAbilities) -> str:
         found = newest(qemu.machine_types, "virt-")
@@ -25,9 +31,11 @@ class Aarch64:
             raise Refused(f"{qemu.binary} has no versioned machine type virt-X.Y", code="NoMachineType")
         return found
 
-    def machine_options(self, config: MachineConfig, accelerator: Accelerator) -> Mapping[str, str]:
+    def machine_options(self, config: MachineConfig, accelerator: Accelerator, kvm: Kvm) -> Mapping[str, str]:
+        check_nesting(config, accelerator, kvm)
         return {
-            "gic-version": _gic_version(config.cpu.count, accelerator),
+            "gic-version": _gic_version(config.cpu, accelerator, kvm),
+            **({"virtualization": "on"} if config.cpu.nested else {}),
             # A kernel that is started directly gets a device tree, one behind UEFI gets ACPI.
             "acpi": "on" if isinstance(config.firmware, UefiFirmware) else "off",
             "dump-guest-core": "off",
@@ -44,7 +52,8 @@ class Aarch64:
                     hint="leave spec.cpu.model out",
                 )
             return "host"
-        model = wanted or next((name for name in _EMULATED_MODELS if name in qemu.cpu_models), "max")
+        models = _NESTING_MODELS if config.cpu.nested else _EMULATED_MODELS
+        model = wanted or next((name for name in models if name in qemu.cpu_models), "max")
         if model not in qemu.cpu_models:
             raise Refused(
                 f"this QEMU does not know the CPU model {model}",
@@ -52,22 +61,46 @@ class Aarch64:
                 field="spec.cpu.model",
                 hint=f"use one of {', '.join(name for name in _EMULATED_MODELS if name in qemu.cpu_models)}",
             )
-        # The architected algorithm of pointer authentication costs more than all else when emulated.
-        return "max,pauth-impdef=on" if model == "max" else model
+        if model != "max":
+            return model
+        # The architected algorithm of pointer authentication costs more than all else when emulated; a hypervisor in
+        # the guest would save and restore its keys, and SVE's registers, at every entry.
+        return "max,pauth=off,sve=off" if config.cpu.nested else "max,pauth-impdef=on"
 
     def topology(self, config: MachineConfig) -> Mapping[str, int]:
         cpu = config.cpu
         return {"sockets": cpu.sockets, "clusters": cpu.clusters, "cores": cpu.cores, "threads": cpu.threads}
 
 
-def _gic_version(vcpus: int, accelerator: Accelerator) -> str:
+def _gic_version(cpu: CpuConfig, accelerator: Accelerator, kvm: Kvm) -> str:
     match accelerator:
         case Accelerator.KVM:
-            # The host's own: boards with a GICv2 cannot offer another, and cap a VM at 8 vCPUs.
-            return "host"
+            # The host's own: boards with a GICv2 cannot offer another.
+            version, value = kvm.gic_version, "host"
+            if cpu.gic_version not in (None, version):
+                raise _no_such_gic(cpu.gic_version, version)
         case Accelerator.HVF:
             # Hypervisor.framework has no GIC. QEMU emulates version 2 everywhere, version 3 (more than 8 vCPUs)
             # only in newer releases.
-            return "2" if vcpus <= 8 else "3"
+            version = cpu.gic_version or (2 if cpu.count <= GICV2_VCPUS else 3)
+            value = str(version)
         case Accelerator.TCG:
-            return "3"
+            version = cpu.gic_version or 3
+            value = str(version)
+    if version == 2 and cpu.count > GICV2_VCPUS:
+        raise Refused(
+            f"a GICv2 takes at most {GICV2_VCPUS} vCPUs, and this VM is to have {cpu.count}",
+            code="TooManyCPUs",
+            field="spec.cpu.count",
+        )
+    return value
+
+
+def _no_such_gic(wanted: int | None, version: int | None) -> Refused:
+    has = f"this host has a GICv{version}" if version is not None else "which one this host has is not known"
+    return Refused(
+        f"a GICv{wanted} cannot be had under kvm, only the host's own: {has}",
+        code="UnknownGICVersion",
+        field="spec.cpu.gicVersion",
+        hint="leave spec.cpu.gicVersion out",
+    )

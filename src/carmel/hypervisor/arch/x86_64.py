@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from carmel.errors import Refused
+from carmel.hardware.model import Kvm
 from carmel.hypervisor.abilities import QemuAbilities
-from carmel.hypervisor.arch.base import newest
+from carmel.hypervisor.arch.base import check_nesting, newest
 from carmel.hypervisor.config import Accelerator, MachineConfig, UefiFirmware
 
 
@@ -14,6 +15,7 @@ class X86:
     """The strategy of ``qemu-system-x86_64``."""
 
     name = "x86_64"
+    ram_id = "pc.ram"
 
     def machine_type(self, qemu: QemuAbilities) -> str:
         found = newest(qemu.machine_types, "pc-q35-")
@@ -21,7 +23,10 @@ class X86:
             raise Refused(f"{qemu.binary} has no versioned machine type pc-q35-X.Y", code="NoMachineType")
         return found
 
-    def machine_options(self, config: MachineConfig, _accelerator: Accelerator) -> Mapping[str, str]:
+    def machine_options(self, config: MachineConfig, accelerator: Accelerator, kvm: Kvm) -> Mapping[str, str]:
+        check_nesting(config, accelerator, kvm)
+        if config.cpu.gic_version is not None:
+            raise Refused("x86-64 guests have no GIC", code="UnknownGICVersion", field="spec.cpu.gicVersion")
         if isinstance(config.firmware, UefiFirmware):
             raise Refused(
                 "x86-64 guests cannot boot by UEFI here yet",
@@ -29,7 +34,9 @@ class X86:
                 field="spec.firmware.type",
                 hint="use the firmware type DirectKernel",
             )
-        return {"hpet": "off", "smm": "off", "vmport": "off", "dump-guest-core": "off"}
+        # Distances tell enough; the guest's table of latencies and bandwidths (HMAT) would be invented.
+        numa = {"hmat": "off"} if config.numa else {}
+        return {"hpet": "off", "smm": "off", "vmport": "off", "dump-guest-core": "off", **numa}
 
     def cpu_model(self, config: MachineConfig, qemu: QemuAbilities, accelerator: Accelerator) -> str:
         model = config.cpu.model or ("max" if accelerator is Accelerator.TCG else "host")
@@ -37,7 +44,8 @@ class X86:
             raise Refused(
                 f"this QEMU does not know the CPU model {model}", code="UnknownCPUModel", field="spec.cpu.model"
             )
-        return model
+        # Emulated, only AMD's extension is there; under KVM the host's own comes with the model ``host``.
+        return f"{model},svm=on" if config.cpu.nested and accelerator is Accelerator.TCG else model
 
     def topology(self, config: MachineConfig) -> Mapping[str, int]:
         cpu = config.cpu
