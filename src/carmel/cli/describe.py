@@ -9,6 +9,7 @@ import click
 
 from carmel.cli.complete import complete_words
 from carmel.cli.output import without_managed_fields
+from carmel.cli.placement_words import placement_lines
 from carmel.cli.session import Session, with_session
 from carmel.cli.summary import summary
 from carmel.cli.text import age, columns, safe
@@ -19,6 +20,8 @@ from carmel.client.objects import JsonObject, dig, metadata
 from carmel.errors import CarmelError
 
 _EVENTS_SHOWN = 20
+_TOLD_ELSEWHERE = {"VirtualMachine": "placement", "Host": "hardware"}
+"""Parts of a status that have a form of their own: on a large machine they are thousands of lines."""
 
 
 @click.command()
@@ -59,6 +62,7 @@ def described(kind: ResourceType, obj: JsonObject) -> Iterator[str]:
     if conditions:
         yield "Conditions:"
         yield from _indented(columns([("TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"), *map(_condition, conditions)]))
+    yield from _told_elsewhere(kind, obj)
     for section in (key for key in shown if key not in {"apiVersion", "kind", "metadata", "status"}):
         value = dict.fromkeys(shown[section], "***") if _is_secret(kind, section, shown) else shown[section]
         if isinstance(value, dict | list):
@@ -66,10 +70,30 @@ def described(kind: ResourceType, obj: JsonObject) -> Iterator[str]:
             yield from _tree(value, 1)
         else:
             yield f"{_title(section)}: {_leaf(value)}"
-    status = {key: value for key, value in (shown.get("status") or {}).items() if key != "conditions"}
+    told = {"conditions", _TOLD_ELSEWHERE.get(kind.kind)}
+    status = {key: value for key, value in (shown.get("status") or {}).items() if key not in told}
     if status:
         yield "Status:"
         yield from _tree(status, 1)
+
+
+def _told_elsewhere(kind: ResourceType, obj: JsonObject) -> Iterator[str]:
+    """Of a VM where it is and why; of a host where that is to be seen."""
+    placement = dig(obj, "status", "placement")
+    if kind.kind == "VirtualMachine" and isinstance(placement, dict):
+        yield "Placement:"
+        yield from _indented(columns(list(_labelled(placement_lines(placement)))))
+    if kind.kind == "Host" and dig(obj, "status", "hardware"):
+        yield f"Hardware: `carmel host {metadata(obj, 'name')}` draws it, `-o yaml` has all of it"
+
+
+def _labelled(facts: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """A name that several facts in a row have stands at the first."""
+    last = ""
+    for name, value in facts:
+        if value:
+            yield "" if name == last else f"{name}:", safe(value)
+            last = name
 
 
 def _is_secret(kind: ResourceType, section: str, obj: JsonObject) -> bool:

@@ -19,7 +19,7 @@ from carmel.cli.host_rebalance import rebalance
 from carmel.cli.output import Output, output_option, print_object
 from carmel.cli.session import Session, with_session
 from carmel.cli.summary import host_facts
-from carmel.cli.text import columns, safe
+from carmel.cli.text import columns, listed, safe
 from carmel.client.objects import JsonObject, condition, dig, metadata
 from carmel.errors import CarmelError
 
@@ -114,15 +114,8 @@ def _tell(one: JsonObject, vms: list[JsonObject], *, only_ascii: bool) -> None:
     facts = [("Name", metadata(one, "name")), *host_facts(one)]
     for line in columns([(f"{fact}:", safe(value)) for fact, value in facts if value]):
         click.echo(line)
-    remarks = list(remarks_of(one))
-    if remarks:
-        click.echo("\nGood to know:")
-    for remark in remarks:
-        click.echo(
-            click.wrap_text(
-                safe(remark), shutil.get_terminal_size().columns, initial_indent="- ", subsequent_indent="  "
-            )
-        )
+    for line in listed("Good to know", list(remarks_of(one)), shutil.get_terminal_size().columns):
+        click.echo(line)
     ready = condition(one, "Ready")
     if ready.get("status") != "True" and ready.get("message"):
         click.echo(f"\n{safe(ready['message'])}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from carmel.cli.options import SizeType, options
 from carmel.cli.output import Output, output_option, print_object
 from carmel.cli.placement_words import cpus_in_words, nodes_in_words
 from carmel.cli.session import Session, with_session
-from carmel.cli.text import columns, safe
+from carmel.cli.text import columns, listed, safe
 from carmel.client.objects import JsonObject
 from carmel.errors import Refused
 from carmel.units import human_bytes, parse_bytes
@@ -100,8 +101,9 @@ def plan(
             others = ", ".join(f"{count} {kind}" for kind, count in wanted.others.items())
             click.echo(f"Left out, since they need no place: {safe(others)}.", err=True)
     if refused := planned.refused:
+        have = "has" if len(refused) == 1 else "have"
         raise Refused(
-            f"{len(refused)} of {len(planned.answers)} VMs find no place on {ground.name}",
+            f"{len(refused)} of {len(planned.answers)} VMs {have} no place on {ground.name}",
             code="NoPlace",
             hint="what is missing, and what would fit, is told with each",
         )
@@ -146,6 +148,7 @@ def _told(ground: Ground, planned: Plan) -> JsonObject:
     """``placement`` is as in a VM's ``status``."""
     return {
         "machine": ground.name,
+        "remarks": list(ground.hardware.remarks),
         "virtualMachines": [_answer_object(ground, answer) for answer in planned.answers],
     }
 
@@ -188,6 +191,8 @@ def _tell(ground: Ground, planned: Plan, *, only_ascii: bool) -> None:
             click.echo(_indented(sentence))
     click.echo()
     show_picture(scene_of_plan(ground, planned), only_ascii=only_ascii)
+    for line in listed("Good to know", ground.hardware.remarks, shutil.get_terminal_size().columns):
+        click.echo(line)
 
 
 def _row(told: JsonObject) -> tuple[str, ...]:
@@ -216,4 +221,4 @@ def _sentences(answer: Answer, told: JsonObject) -> Iterator[str]:
 
 def _indented(sentence: str) -> str:
     width = max(40, shutil.get_terminal_size().columns)
-    return click.wrap_text(safe(sentence), width, initial_indent="    ", subsequent_indent="    ")
+    return textwrap.fill(safe(sentence), width, initial_indent="    ", subsequent_indent="    ")

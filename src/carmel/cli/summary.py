@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from carmel.cli.placement_words import cpus_in_words, nodes_in_words
 from carmel.client.discovery import ResourceType
 from carmel.client.objects import JsonObject, condition, dig
 from carmel.units import human_bytes, parse_bytes
@@ -29,8 +30,16 @@ def _vm(vm: JsonObject) -> Facts:
         ("Addresses", ", ".join(str(one) for one in status.get("addresses") or [])),
         ("Ports", ", ".join(forwards(vm))),
         ("Host", str(status.get("hostName") or "")),
+        ("Placed", _placed(status.get("placement"))),
         ("Last end", _last_end(status.get("lastTermination"))),
     ]
+
+
+def _placed(placement: Any) -> str:
+    if not isinstance(placement, dict):
+        return ""
+    policy = str(placement.get("policy") or "").lower()
+    return f"NUMA node {nodes_in_words(placement)}, {policy} CPUs {cpus_in_words(placement)}"
 
 
 def _wanted(vm: JsonObject) -> str:
@@ -99,13 +108,48 @@ def host_facts(host: JsonObject) -> Facts:
         ("VM machine type", str(hypervisor.get("defaultMachineType") or "")),
         ("UEFI firmware", _yes(hypervisor.get("firmware"))),
         ("QEMU sandbox", _yes(hypervisor.get("sandbox"))),
+        ("KVM", _kvm(dig(status, "hardware", "kvm"))),
         ("CPUs", _share(allocated.get("cpus"), capacity.get("cpus"))),
         ("Memory", _share(_size(allocated.get("memory")), _size(capacity.get("memory")))),
         ("VMs", _text(status.get("virtualMachines"))),
+        ("Kept for the host", _kept(status.get("placement"))),
+        ("Dedicated CPUs", _no_dedicated(status.get("placement"))),
+        ("Better places", _proposed(dig(status, "rebalance", "proposed"))),
         ("New VMs", "refused (unschedulable)" if dig(host, "spec", "unschedulable") else ""),
         ("Carmel", str(status.get("carmelVersion") or "")),
         ("Endpoints", ", ".join(str(one.get("url")) for one in status.get("endpoints") or [])),
     ]
+
+
+def _kvm(kvm: Any) -> str:
+    if not isinstance(kvm, dict):
+        return ""
+    if not kvm.get("present"):
+        return "no"
+    gic = f"GICv{kvm['gicVersion']}" if kvm.get("gicVersion") else ""
+    few = "(a VM has at most 8 vCPUs)" if kvm.get("gicVersion") == 2 else ""
+    return _joined("yes", gic, few, "nested" if kvm.get("nested") else "")
+
+
+def _kept(placement: Any) -> str:
+    if not isinstance(placement, dict):
+        return ""
+    cpus = placement.get("reservedCpus")
+    return " and ".join(
+        part for part in (f"CPUs {cpus}" if cpus else "", _bytes(placement.get("reservedMemoryBytes"))) if part
+    )
+
+
+def _no_dedicated(placement: Any) -> str:
+    why = placement.get("noDedicated") if isinstance(placement, dict) else None
+    return f"not here: {why}" if why else ""
+
+
+def _proposed(moves: Any) -> str:
+    if not isinstance(moves, list) or not moves:
+        return ""
+    count = "1 VM" if len(moves) == 1 else f"{len(moves)} VMs"
+    return f"for {count}: `carmel host rebalance --dry-run`"
 
 
 def _joined(*parts: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -41,6 +42,15 @@ def columns(rows: Sequence[Sequence[str]], widths: list[int] | None = None) -> I
             widest[index] = max(widest[index], len(text))
     for row in rows:
         yield "   ".join(text.ljust(widest[index]) for index, text in enumerate(row)).rstrip()
+
+
+def listed(title: str, sentences: Sequence[str], width: int) -> Iterator[str]:
+    """An empty line, the title, and each sentence behind a dash, wrapped; nothing at all where there are none."""
+    if sentences:
+        yield ""
+        yield f"{title}:"
+    for sentence in sentences:
+        yield from textwrap.wrap(safe(sentence), max(20, width), initial_indent="- ", subsequent_indent="  ")
 
 
 def duration(seconds: float) -> str:

@@ -53,9 +53,7 @@ def machine(
                 id=node,
                 cpus=_run(node * cores, cores),
                 memory_bytes=memory_bytes,
-                distances={
-                    str(other): _distance(node, other, nodes, far or 40) for other in range(sockets * nodes)
-                },
+                distances={str(other): _distance(node, other, nodes, far or 40) for other in range(sockets * nodes)},
             )
             for node in range(sockets * nodes)
         ],
