@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from carmel.client.contexts import context_names
+from carmel.client.objects import JsonObject, dig
 from carmel.errors import CarmelError
+from carmel.units import format_bytes
 
 if TYPE_CHECKING:
     from carmel.cli.session import Session
@@ -34,6 +36,15 @@ def complete_images(ctx: click.Context, _param: click.Parameter, incomplete: str
 
 def complete_hosts(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     return _starting(_names(ctx, "hosts"), incomplete)
+
+
+def complete_devices(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The NVMe drives and NICs of the hosts, and the PCI devices once an address is begun: there are many."""
+    return _starting(_device_names(ctx, addresses=":" in incomplete), incomplete)
+
+
+def complete_page_sizes(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _starting(_page_sizes(ctx), incomplete)
 
 
 def complete_boards(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -64,6 +75,26 @@ def _kinds(ctx: click.Context) -> list[str]:
         return [one.singular for one in _session(ctx).client.discovery.all()]
     except (CarmelError, OSError):
         return []
+
+
+def _hardware(ctx: click.Context) -> list[JsonObject]:
+    try:
+        session = _session(ctx)
+        kind = session.client.kind("hosts")
+        listed = session.client.list(kind, session.select(kind)).get("items") or []
+    except (CarmelError, OSError):
+        return []
+    return [dig(host, "status", "hardware") or {} for host in listed]
+
+
+def _device_names(ctx: click.Context, *, addresses: bool) -> list[str]:
+    kinds = (("pci", "address"),) if addresses else (("nvme", "name"), ("nics", "name"))
+    return [str(one.get(field)) for found in _hardware(ctx) for kind, field in kinds for one in found.get(kind) or ()]
+
+
+def _page_sizes(ctx: click.Context) -> list[str]:
+    sizes = {pool.get("sizeBytes") for found in _hardware(ctx) for pool in found.get("hugePages") or ()}
+    return [format_bytes(size) for size in sorted(size for size in sizes if isinstance(size, int))]
 
 
 def _names(ctx: click.Context, word: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from carmel.cli.apply import print_results
-from carmel.cli.complete import complete_images
+from carmel.cli.complete import complete_devices, complete_images, complete_page_sizes
 from carmel.cli.images import await_image, find_image, image_kind, make_image, source_for, taken_back_on_failure
 from carmel.cli.keys import public_key
 from carmel.cli.options import DiskType, ImageNameType, LabelType, PublishType, SizeType, UserDataType, options
@@ -32,6 +32,22 @@ from carmel.errors import AlreadyExists, NotFound, Refused
     click.option("--name", type=LabelType(), required=True, metavar="NAME", help="The VM's name."),
     click.option("--cpus", type=click.IntRange(1, 512), default=1, show_default=True, metavar="N", help="vCPUs."),
     click.option("--memory", type=SizeType(), default="1Gi", show_default=True, metavar="SIZE", help="Memory."),
+    click.option("--dedicated", is_flag=True, help="Give each vCPU a host CPU of its own."),
+    click.option(
+        "--page-size",
+        type=SizeType(),
+        metavar="SIZE",
+        help="Back the memory with the host's huge pages of this size: 2Mi, 1Gi.",
+        shell_complete=complete_page_sizes,
+    ),
+    click.option(
+        "--near",
+        multiple=True,
+        metavar="DEVICE",
+        help="Place it at the NUMA node of this device of the host: nvme0, eth0, a PCI address.",
+        shell_complete=complete_devices,
+    ),
+    click.option("--nested", is_flag=True, help="Let the guest run VMs of its own."),
     click.option(
         "--disk",
         "disks",

@@ -27,6 +27,10 @@ class VmOptions:
     name: str
     cpus: int
     memory: str
+    dedicated: bool
+    page_size: str | None
+    near: tuple[str, ...]
+    nested: bool
     disks: tuple[DiskOption, ...]
     network: str | None
     forwards: tuple[JsonObject, ...]
@@ -66,11 +70,13 @@ def _check_disks(disks: tuple[DiskOption, ...]) -> None:
 def vm_manifest(wanted: VmOptions, image: str, *, direct_kernel: bool, key: str | None) -> JsonObject:
     """The VM. ``key`` is the public ssh key that its first user gets."""
     spec: JsonObject = {
-        "cpu": {"count": wanted.cpus},
-        "memory": {"size": wanted.memory},
+        "cpu": _cpu(wanted),
+        "memory": {"size": wanted.memory, **({"pageSize": wanted.page_size} if wanted.page_size else {})},
         "firmware": _firmware(wanted, image) if direct_kernel else {"type": "UEFI"},
         "powerState": "PoweredOn",
     }
+    if wanted.near:
+        spec["placement"] = {"near": list(wanted.near)}
     disks = _disks(wanted.disks, None if direct_kernel else image)
     if disks:
         spec["disks"] = disks
@@ -107,6 +113,15 @@ def default_user(image: str) -> str:
         return find_entry(image).user
     except NotFound:
         return "debian"
+
+
+def _cpu(wanted: VmOptions) -> JsonObject:
+    cpu: JsonObject = {"count": wanted.cpus}
+    if wanted.dedicated:
+        cpu["policy"] = "Dedicated"
+    if wanted.nested:
+        cpu["nestedVirtualization"] = True
+    return cpu
 
 
 def _firmware(wanted: VmOptions, image: str) -> JsonObject:

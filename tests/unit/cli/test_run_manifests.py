@@ -17,6 +17,10 @@ def wanted(**changes: Any) -> VmOptions:
         "name": "web",
         "cpus": 2,
         "memory": "1Gi",
+        "dedicated": False,
+        "page_size": None,
+        "near": (),
+        "nested": False,
         "disks": (),
         "network": "default",
         "forwards": (),
@@ -30,6 +34,15 @@ def wanted(**changes: Any) -> VmOptions:
 
 def disk(text: str) -> DiskOption:
     return DiskType().convert(text, None, None)
+
+
+def test_wishes_for_the_place_stand_in_the_spec_only_when_there_are_any() -> None:
+    wishes = wanted(dedicated=True, page_size="2Mi", near=("nvme0", "eth0"), nested=True)
+    spec = vm_manifest(wishes, "micro", direct_kernel=True, key=None)["spec"]
+    assert spec["cpu"] == {"count": 2, "policy": "Dedicated", "nestedVirtualization": True}
+    assert spec["memory"] == {"size": "1Gi", "pageSize": "2Mi"}
+    assert spec["placement"] == {"near": ["nvme0", "eth0"]}
+    assert "placement" not in vm_manifest(wanted(), "micro", direct_kernel=True, key=None)["spec"]
 
 
 def test_a_disk_image_gets_uefi_a_root_disk_a_key_and_a_way_in() -> None:
