@@ -156,11 +156,86 @@ def _in_mode(board: BoardFacts, mode: str, nodes: int) -> BoardFacts:
     )
 
 
+_ONE_SOCKET: Final = Source(
+    "Core-to-core latency, issue 49",
+    "lscpu of a server with one Altra Q80-30",
+    "https://github.com/nviennot/core-to-core-latency/issues/49",
+)
+_DEV_PLATFORM: Final = Source(
+    "SBC reviews, issue 19: Ampere Altra Developer Platform",
+    "Linux/system information",
+    "https://github.com/geerlingguy/sbc-reviews/issues/19",
+)
+_LSHW: Final = Source(
+    "lshw of a GIGABYTE R152-P31",
+    "results/lshw-rose.out",
+    "https://git.zelkova-c.xyz/zc/unnamed_ba_thesis/commit/6111e79686ef34644cf58d08a50bceff41f88ac3",
+)
+_ALTRAD8UD: Final = Source(
+    "Linux Hardware Database", "an ASRockRack ALTRAD8UD-1L2T", "https://linux-hardware.org/?probe=bc61f95204"
+)
+
+
+def _one_socket(
+    board_id: str, name: str, cores: int, about: Source, frequency: Fact[int], *recognised_by: Recognition
+) -> BoardFacts:
+    return BoardFacts(
+        id=board_id,
+        name=name,
+        vendor="Ampere",
+        about=about,
+        recognised_by=recognised_by,
+        sockets=fact(1, about),
+        nodes_per_socket=fact(1, _ONE_SOCKET, _CPULIB),
+        cores=(_altra_cores(cores, frequency),),
+        threads_per_core=fact(1, _ONE_SOCKET),
+        memory_maximum=fact(4 * TIB, _LSHW),
+        gic_version=fact(3, _GICR),
+        iommu=_SMMU,
+        interfaces=fact((FirmwareInterface.ACPI,), _LSHW),
+        firmware=fact("UEFI of the board's vendor", _LSHW),
+        limit_facts=_LIMITS,
+        quirk_facts=(
+            _CLUSTERS,
+            _SLC,
+            fact("Its firmware can show the one socket as two or four NUMA nodes (ANC).", _ONE_SOCKET, _CPULIB),
+        ),
+    )
+
+
+def _altra_1p(source: Source, vendor: str, product: str, cores: tuple[int, int]) -> Recognition:
+    return Recognition(source, vendor=vendor, product=product, midr=NEOVERSE_N1, sockets=1, cores=cores)
+
+
 _PLAIN: Final = (
     _mt_jade("mt-jade-altra", "2 x Altra", 80, _ALTRA, fact(3_000_000, _LSCPU)),
     _mt_jade("mt-jade-altra-max", "2 x Altra Max", 128, _ALTRA_MAX, UNKNOWN),
 )
 
-BOARDS: Final = tuple(
-    variant for board in _PLAIN for variant in (board, _in_mode(board, "hemisphere", 2), _in_mode(board, "quadrant", 4))
+BOARDS: Final = (
+    *(
+        variant
+        for board in _PLAIN
+        for variant in (board, _in_mode(board, "hemisphere", 2), _in_mode(board, "quadrant", 4))
+    ),
+    _one_socket(
+        "altra-one-socket",
+        "Server with one Ampere Altra",
+        80,
+        _ONE_SOCKET,
+        fact(3_000_000, _ONE_SOCKET),
+        _altra_1p(_LSHW, "gigabyte*", "r152-p3*", _ALTRA),
+        _altra_1p(_ALTRAD8UD, "asrockrack*", "altrad8ud*", _ALTRA),
+        _altra_1p(_DEV_PLATFORM, "*", "ampere altra developer platform*", _ALTRA),
+    ),
+    _one_socket(
+        "altra-max-one-socket",
+        "Server or workstation with one Ampere Altra Max",
+        128,
+        _DEV_PLATFORM,
+        UNKNOWN,
+        _altra_1p(_LSHW, "gigabyte*", "r152-p3*", _ALTRA_MAX),
+        _altra_1p(_ALTRAD8UD, "asrockrack*", "altrad8ud*", _ALTRA_MAX),
+        _altra_1p(_DEV_PLATFORM, "*", "ampere altra developer platform*", _ALTRA_MAX),
+    ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from carmel.hardware.boards.facts import BoardFacts, CacheShape, CoreFacts, Midr, Recognition, Source, fact
-from carmel.hardware.boards.sources import midr_source
+from carmel.hardware.boards.sources import mail, midr_source
 from carmel.hardware.model import CacheType
 from carmel.units import KIB, MIB
 
@@ -30,6 +30,10 @@ _CPUINFO: Final = _recorded("proc/cpuinfo")
 _CMDLINE: Final = _recorded("proc/cmdline: arm_smmu_v3.disable_msipolling")
 _HUGE: Final = _recorded("sys/kernel/mm/hugepages: the sizes of 4 KiB pages")
 
+_TAISHAN: Final = mail(
+    "20190713123704.2d8a308c@why", "ARM/gic-v4: deadlock occurred", "Hardware name: Huawei TaiShan 2280 V2; its GICv4"
+)
+
 KUNPENG_920: Final = BoardFacts(
     id="kunpeng-920-2p",
     name="Huawei server with 2 x Kunpeng 920",
@@ -38,13 +42,14 @@ KUNPENG_920: Final = BoardFacts(
     recognised_by=(
         Recognition(_DMI, vendor="huawei*", midr=TSV110, sockets=2, cores=(64, 64), nodes=4),
         Recognition(_DMI, vendor="huawei*", product="xa320 v2*", midr=TSV110, sockets=2, cores=(64, 64)),
+        Recognition(_TAISHAN, vendor="huawei*", product="taishan 2280 v2*", midr=TSV110, sockets=2, cores=(64, 64)),
     ),
     sockets=fact(2, _LSTOPO),
     nodes_per_socket=fact(2, _LSTOPO),
     distances=fact(((10, 16, 32, 33), (16, 10, 25, 32), (32, 25, 10, 16), (33, 32, 16, 10)), _LSTOPO),
     cores=(
         CoreFacts(
-            name="TSV110",
+            name="TaiShan v110",
             cores=fact(64, _LSTOPO),
             midr=fact(TSV110, _CPUINFO, midr_source("HISI_CPU_PART_TSV110")),
             cluster=fact(4, _LSTOPO),
@@ -57,6 +62,7 @@ KUNPENG_920: Final = BoardFacts(
         ),
     ),
     threads_per_core=fact(1, _LSTOPO),
+    gic_version=fact(3, _TAISHAN),
     page_sizes=fact((4 * KIB,), _HUGE),
     iommu=fact("SMMUv3", _CMDLINE),
     quirk_facts=(

@@ -17,10 +17,9 @@ from carmel.hardware.boards.facts import (
 )
 from carmel.hardware.boards.sources import linux, midr_source
 from carmel.hardware.model import CacheType, FirmwareInterface
-from carmel.units import KIB, MIB
+from carmel.units import GIB, KIB, MIB
 
 CARMEL: Final = Midr(0x4E, 0x004)
-CORTEX_A78AE: Final = Midr(0x41, 0xD42)
 
 _DTS = "arch/arm64/boot/dts/nvidia"
 _T194 = f"{_DTS}/tegra194.dtsi"
@@ -49,7 +48,7 @@ _PAIRS: Final = fact(
 
 def _carmel(cores: int, *sources: Source) -> CoreFacts:
     return CoreFacts(
-        name="NVIDIA Carmel",
+        name="Carmel",
         cores=fact(cores, *sources),
         midr=fact(CARMEL, midr_source("NVIDIA_CPU_PART_CARMEL")),
         cluster=fact(2, _T194_MAP),
@@ -92,4 +91,94 @@ AGX_XAVIER: Final = BoardFacts(
     quirk_facts=(_PAIRS, _CNP_QUIRK),
 )
 
-BOARDS: Final = (AGX_XAVIER,)
+_NX_DATA_SHEET: Final = Source(
+    "NVIDIA Jetson Xavier NX data sheet, DA-09366-001 v1.3",
+    "title of the module",
+    "https://developer.nvidia.com/jetson-xavier-nx-data-sheet",
+)
+_NX_CORES: Final = Source(
+    "Max-N mode for Jetson Xavier NX", "README", "https://github.com/borongyuan/XavierNXOverclock"
+)
+_NX_DTS: Final = linux(f"{_DTS}/tegra194-p3509-0000+p3668-0000.dts", "/: compatible and model")
+_JETSON_GPIO: Final = Source(
+    "NVIDIA Jetson.GPIO",
+    "lib/python/Jetson/GPIO/gpio_pin_data.py: compats_nx",
+    "https://github.com/NVIDIA/jetson-gpio/blob/master/lib/python/Jetson/GPIO/gpio_pin_data.py",
+)
+
+XAVIER_NX: Final = BoardFacts(
+    id="jetson-xavier-nx",
+    name="NVIDIA Jetson Xavier NX",
+    vendor="NVIDIA",
+    about=_NX_DTS,
+    recognised_by=(
+        Recognition(_NX_DTS, compatible="nvidia,p3509-*+p3668-*"),
+        Recognition(_JETSON_GPIO, compatible="nvidia,p3449-*+p3668-*"),
+    ),
+    sockets=fact(1, _T194_MAP),
+    nodes_per_socket=fact(1, _T194_CPUS),
+    cores=(_carmel(6, _NX_CORES),),
+    threads_per_core=fact(1, _T194_MAP),
+    memory_options=fact((8 * GIB,), _NX_DATA_SHEET),
+    gic_version=fact(2, _T194_GIC),
+    devices=(
+        fact(
+            Device(DeviceKind.NIC, "Gigabit Ethernet", speed_mbps=1000, tree_node="/bus@0/ethernet@2490000"),
+            linux(f"{_DTS}/tegra194-p3668.dtsi", "/bus@0/ethernet@2490000"),
+            _NX_DATA_SHEET,
+        ),
+        _XAVIER_GPU,
+    ),
+    interfaces=fact((FirmwareInterface.DEVICE_TREE,), _NX_DTS),
+    clock=fact("in the chip and in its power controller", linux(f"{_DTS}/tegra194-p3668.dtsi", "aliases rtc0, rtc1")),
+    limit_facts=(_GICV2_LIMIT,),
+    quirk_facts=(
+        fact("Power modes (nvpmodel) may leave fewer than its six cores online.", _NX_CORES),
+        _PAIRS,
+        _CNP_QUIRK,
+    ),
+)
+
+_ORIN_DTS: Final = linux(f"{_DTS}/tegra234-p3701-0000.dtsi", "/: compatible and model")
+
+AGX_ORIN: Final = BoardFacts(
+    id="jetson-agx-orin",
+    name="NVIDIA Jetson AGX Orin",
+    vendor="NVIDIA",
+    about=_ORIN_DTS,
+    recognised_by=(
+        Recognition(_ORIN_DTS, compatible="nvidia,p3701-*"),
+        Recognition(
+            linux(f"{_DTS}/tegra234-p3737-0000+p3701-0000.dts", "file name"), compatible="nvidia,p3737-*+p3701-*"
+        ),
+    ),
+    sockets=fact(1, _T234_MAP),
+    nodes_per_socket=fact(1, _T234_CPUS),
+    cores=(
+        CoreFacts(
+            name="Cortex-A78",
+            cores=fact(12, _T234_MAP),
+            cluster=fact(4, _T234_MAP),
+            caches=(
+                fact(CacheShape(1, CacheType.DATA, 64 * KIB), _T234_CPUS),
+                fact(CacheShape(1, CacheType.INSTRUCTION, 64 * KIB), _T234_CPUS),
+                fact(CacheShape(2, CacheType.UNIFIED, 256 * KIB), _T234_CPUS),
+                fact(CacheShape(3, CacheType.UNIFIED, 2 * MIB, shared_by=4), _T234_CPUS),
+            ),
+        ),
+    ),
+    threads_per_core=fact(1, _T234_MAP),
+    gic_version=fact(3, _T234_GIC),
+    iommu=fact("NVIDIA SMMU-500", _T234_SMMU),
+    interfaces=fact((FirmwareInterface.DEVICE_TREE,), _ORIN_DTS),
+    clock=fact("in the chip", linux(f"{_DTS}/tegra234-p3701-0000.dtsi", "/bus@0/rtc@c2a0000")),
+    quirk_facts=(
+        fact(
+            "Modules with 8 cores exist beside those with 12: what is online counts.",
+            Source("TVM, pull request 16231", "description", "https://github.com/apache/tvm/pull/16231"),
+        ),
+        fact("Each cluster of four cores has an L3 cache of its own: a VM of up to 4 vCPUs fits one.", _T234_CPUS),
+    ),
+)
+
+BOARDS: Final = (AGX_XAVIER, XAVIER_NX, AGX_ORIN)

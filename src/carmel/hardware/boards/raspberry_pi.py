@@ -50,7 +50,6 @@ _KVM_LOG: Final = Source(
     "boot log of a Raspberry Pi 5: kvm lines, PAGE_SIZE(16384)",
     "https://github.com/raspberrypi/linux/issues/5895",
 )
-_PI_BINDINGS: Final = "Documentation/devicetree/bindings/arm/bcm/bcm2835.yaml"
 
 
 def _gic_400(path: str) -> Source:
@@ -78,13 +77,16 @@ _ACPI_ONLY: Final = fact(
     "devices; System Table Selection in its settings changes that.",
     _RPI4_README,
 )
+_USB_BOOT: Final = fact(
+    "It starts its UEFI firmware from a USB drive only with a recent boot loader in its EEPROM.",
+    _PFTF,
+)
 _TRAPPED_GICV: Final = fact(
     "KVM traps each access to the virtual interrupt controller, since its registers are not page-aligned for 16 KiB "
     "pages: interrupts cost more than on other boards unless a kernel with 4 KiB pages runs.",
     _KVM_LOG,
 )
 _GICV2_LIMIT = "Its interrupt controller is a GICv2: a VM can have 8 vCPUs at most."
-_NO_PASSTHROUGH = "There is no IOMMU for its devices in the device tree: none can be handed to a VM."
 
 
 def _a72(source: Source) -> CoreFacts:
@@ -143,7 +145,7 @@ def _pi4(board_id: str, name: str, tree: str, model: str, memory: tuple[int, ...
             fact(_GICV2_LIMIT, _gic_400(_BCM2711), linux("include/kvm/arm_vgic.h", "VGIC_V2_MAX_CPUS")),
             fact("It has no place for an NVMe drive: its PCIe lane serves the USB 3 ports.", _BCM2711_PAGE),
         ),
-        quirk_facts=(_NO_CLOCK, _RAM_LIMIT, _NO_NVRAM, _ACPI_ONLY),
+        quirk_facts=(_NO_CLOCK, _RAM_LIMIT, _NO_NVRAM, _ACPI_ONLY, _USB_BOOT),
     )
 
 

@@ -8,10 +8,21 @@ from functools import cache
 from types import MappingProxyType
 
 from carmel.errors import NotFound
-from carmel.hardware.boards import ampere, huawei, jetson, raspberry_pi
+from carmel.hardware.boards import (
+    ampere,
+    apple,
+    aws,
+    bluefield,
+    generic,
+    huawei,
+    jetson,
+    lenovo,
+    raspberry_pi,
+    solidrun,
+)
 from carmel.hardware.boards.facts import BoardFacts
 
-_MODULES = (raspberry_pi, ampere, jetson, huawei)
+_MODULES = (raspberry_pi, ampere, jetson, huawei, lenovo, solidrun, aws, bluefield, apple, generic)
 _NEAR = 5
 
 

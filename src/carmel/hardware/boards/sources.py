@@ -22,6 +22,11 @@ def csit(path: str, where: str) -> Source:
     return _github("FD.io CSIT", "FDio/csit", path, where)
 
 
+def mail(message_id: str, subject: str, where: str) -> Source:
+    """A message to the Linux kernel's mailing list, by its Message-ID."""
+    return Source(f"Linux kernel mailing list, {subject!r}", where, f"https://lore.kernel.org/lkml/{message_id}/")
+
+
 def _github(title: str, repository: str, path: str, where: str) -> Source:
     return Source(title, f"{path}: {where}", f"https://github.com/{repository}/blob/master/{path}")
 
