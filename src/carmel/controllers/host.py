@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from carmel import __version__
 from carmel.controllers.host_facts import HostFacts
+from carmel.controllers.placement import Surveyor
 from carmel.controllers.runtime import (
     Controller,
     ControllerSpec,
@@ -35,8 +36,6 @@ LOOK_SECONDS = 300.0
 _ALLOCATED_SECONDS = 2.0
 """How long changes of VMs are gathered before the Host tells them: twenty starts are then one write."""
 _RUNNING = frozenset({"PoweredOn", "Paused"})
-GICV2_CPUS = 8
-"""The CPU interfaces that a GICv2 has (Arm IHI 0048, "GIC architecture specification, version 2")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +54,16 @@ class _Share(NamedTuple):
 
 @dataclass(slots=True)
 class HostController:
-    """``ask_hypervisor`` raises ``CarmelError`` when there is none that works, which the Host then shows."""
+    """``ask_hypervisor`` raises ``CarmelError`` when there is none that works, which the Host then shows. What of the
+    machine can be placed on is the ``surveyor``'s to know; here it is told to look."""
 
     runtime: Runtime
     facts: HostFacts
     ask_hypervisor: Callable[[], Awaitable[HypervisorFacts]]
     endpoints: Callable[[], list[HostEndpoint]]
+    surveyor: Surveyor
     _known: HypervisorFacts | None = None
+    _machine_changed: bool = False
     _shares: dict[Key, _Share] = field(default_factory=dict)
     _controller: Controller = field(init=False)
 
@@ -85,10 +87,15 @@ class HostController:
                 controller.enqueue_after(Key(None, self.facts.name), _ALLOCATED_SECONDS)
 
         self.runtime.informer(VIRTUAL_MACHINE).listen(changed)
+        self.surveyor.ledger.listen(self)
 
     def limits(self) -> HostLimits:
         """What one VM may have here, as far as it is known by now."""
-        return HostLimits(self._known.max_vcpus if self._known is not None else None, self.facts.memory_bytes)
+        return HostLimits(self.max_vcpus(), self.facts.memory_bytes)
+
+    def max_vcpus(self) -> int | None:
+        """``None`` while there is no hypervisor that works."""
+        return self._known.max_vcpus if self._known is not None else None
 
     async def ensure(self) -> None:
         """Make this machine's Host if there is none. To be called when the daemon starts."""
@@ -98,12 +105,28 @@ class HostController:
             return
 
     async def learn(self) -> None:
-        """Ask the hypervisor once, so that limits are known before the first VM is looked at."""
-        await self._look()
+        """Look at hypervisor and machine once, so that both are known before the first VM is looked at."""
+        host = await self.runtime.resources(HOST, Host).get(Key(None, self.facts.name))
+        await self._look(host)
 
     def look_again(self) -> None:
         """Something that the Host tells has changed outside the store."""
         self._controller.enqueue(Key(None, self.facts.name))
+
+    def machine_changed(self) -> None:
+        """The kernel says that CPUs or memory came or went; it says so one by one."""
+        self._machine_changed = True
+        self._controller.enqueue_after(Key(None, self.facts.name), _ALLOCATED_SECONDS)
+
+    # -- what the ledger tells ----------------------------------------------------------------------------------
+    def look(self, uid: str) -> None:
+        """That is the VM's own business."""
+
+    def gone(self) -> None:
+        self._controller.enqueue_after(Key(None, self.facts.name), _ALLOCATED_SECONDS)
+
+    def refused(self) -> None:
+        """Nothing that the Host tells."""
 
     async def reconcile(self, key: Key) -> float | None:
         hosts = self.runtime.resources(HOST, Host, manager="host-controller")
@@ -114,11 +137,17 @@ class HostController:
             return None
         if host.metadata.deletion_timestamp is not None:
             return None
-        ready = await self._look()
+        ready = await self._look(host)
         await hosts.update_status(host, lambda one: self._write(one, ready))
         return LOOK_SECONDS
 
-    async def _look(self) -> Condition:
+    async def _look(self, host: Host) -> Condition:
+        ready = await self._ask()
+        again, self._machine_changed = self._machine_changed, False
+        await self.surveyor.look(host.spec.placement, self.max_vcpus(), again=again)
+        return ready
+
+    async def _ask(self) -> Condition:
         try:
             self._known = await self.ask_hypervisor()
         except CarmelError as error:
@@ -137,8 +166,10 @@ class HostController:
         status.capacity = HostResources(cpus=self.facts.cpus, memory=format_bytes(self.facts.memory_bytes))
         status.allocated = HostResources(cpus=sum(share.cpus for share in running), memory=format_bytes(memory))
         status.virtual_machines = len(self._shares)
+        status.hardware = self.surveyor.hardware
+        status.placement = self.surveyor.placement()
         status.endpoints = self.endpoints() or None
-        set_conditions(status, [ready], self.runtime.clock.now())
+        set_conditions(status, [ready, *self.surveyor.conditions()], self.runtime.clock.now())
 
 
 def _share(vm: JsonObject) -> _Share:

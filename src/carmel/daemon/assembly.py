@@ -17,8 +17,10 @@ from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.namespaces import add_namespace_controller
 from carmel.controllers.network import NetworkController
 from carmel.controllers.network_nics import UserNics
+from carmel.controllers.placement import Mover, Places, Surveyor
+from carmel.controllers.placement.hotplug import Hotplug
 from carmel.controllers.runtime import Runtime
-from carmel.controllers.virtualmachine import Dependencies, VirtualMachineController
+from carmel.controllers.virtualmachine import Dependencies, LaunchedSpecs, VirtualMachineController
 from carmel.controllers.volume import VolumeController
 from carmel.daemon.disks import DatastoreDisks
 from carmel.daemon.platform import describe
@@ -45,6 +47,7 @@ class Controllers:
         paths: Paths,
         runner: Runner,
         facts: HostFacts,
+        surveyor: Surveyor,
         qemu_user: str,
     ) -> None:
         self.running = False
@@ -59,7 +62,10 @@ class Controllers:
         self.uploads = ImageUploads(runtime, datastores, self._image)
         backends = Backends(runner, user=user.uid if user else None, group=user.gid if user else None)
         self._network = NetworkController(runtime, backends)
-        self._host = HostController(runtime, facts, self._ask_hypervisor, self._endpoints)
+        self._host = HostController(runtime, facts, self._ask_hypervisor, self._endpoints, surveyor)
+        self._hotplug = Hotplug(self._host.machine_changed)
+        launched = LaunchedSpecs(paths)
+        mover = Mover(surveyor.ledger, hypervisor, launched)
         self._machines = VirtualMachineController(
             runtime,
             Dependencies(
@@ -69,6 +75,8 @@ class Controllers:
                 seeds=CloudInitSeeds(),
                 paths=paths,
                 boot_id=facts.boot_id,
+                launched=launched,
+                places=Places(surveyor.ledger, mover, hypervisor),
                 limits=self._host.limits,
             ),
         )
@@ -82,13 +90,16 @@ class Controllers:
         await self._network.ensure_default()
         await self._host.ensure()
         await self._host.learn()
+        await self._machines.restore_places()
         await self._runtime.start()
         await self._machines.start()
         self._events.start()
+        self._hotplug.start()
         self.running = True
 
     async def stop(self) -> None:
         self.running = False
+        self._hotplug.stop()
         await self._events.stop()
         await asyncio.gather(self._machines.stop(), self._image.stop())
         await self._runtime.stop(STOP_SECONDS)

@@ -20,6 +20,7 @@ from carmel.apiserver.identity import SYSTEM_NAMESPACE, Authenticator
 from carmel.apiserver.server import Server, ServerConfig
 from carmel.controllers.datastore import Datastores
 from carmel.controllers.host_facts import read_facts
+from carmel.controllers.placement import Surveyor
 from carmel.controllers.runtime import Runtime
 from carmel.daemon.assembly import Controllers
 from carmel.daemon.guard import GuardedStore
@@ -27,12 +28,14 @@ from carmel.daemon.lock import StateLock
 from carmel.daemon.measures import families
 from carmel.daemon.notify import ServiceManager
 from carmel.daemon.options import Options
+from carmel.daemon.platform import this_machine
 from carmel.daemon.streams import DaemonStreams
 from carmel.errors import AlreadyExists, CarmelError, Refused
 from carmel.hypervisor.machine import Machine, MachineState
 from carmel.hypervisor.qemu import QemuHypervisor
 from carmel.paths import Paths
 from carmel.resources.core import NAMESPACE
+from carmel.resources.host import HostPlacementSpec
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE, VirtualMachine
 from carmel.run import SystemRunner
 from carmel.store.protocol import Store
@@ -90,15 +93,20 @@ class Daemon:
         self._stack.push_async_callback(self._store.close)
         await make_namespaces(self._store, NAMESPACES)
 
-        hypervisor = QemuHypervisor(paths, runner, user=self._options.qemu_user)
+        facts = await asyncio.to_thread(read_facts)
+        runtime = Runtime(self._store, facts.name)
+        surveyor = Surveyor(this_machine(facts), runtime.clock)
+        await surveyor.look(HostPlacementSpec(), None)
+        kvm = surveyor.ledger.ground.hardware.kvm
+        hypervisor = QemuHypervisor(paths, runner, user=self._options.qemu_user, kvm=kvm)
         self._stack.push_async_callback(hypervisor.close)
         await self._settle(hypervisor, await hypervisor.adopt())
 
-        facts = await asyncio.to_thread(read_facts)
-        runtime = Runtime(self._store, facts.name)
         datastores = Datastores()
         self._stack.callback(datastores.close_all)
-        controllers = Controllers(runtime, hypervisor, datastores, paths, runner, facts, self._options.qemu_user)
+        controllers = Controllers(
+            runtime, hypervisor, datastores, paths, runner, facts, surveyor, self._options.qemu_user
+        )
         self._stack.push_async_callback(controllers.stop)
         await controllers.start()
 

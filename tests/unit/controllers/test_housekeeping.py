@@ -14,6 +14,7 @@ from carmel.controllers.garbage import add_garbage_collector
 from carmel.controllers.host import HostController, HypervisorFacts
 from carmel.controllers.host_facts import HostFacts, host_name, read_facts
 from carmel.controllers.namespaces import add_namespace_controller
+from carmel.controllers.placement import Machine, Means, Surveyor, plain_hardware
 from carmel.controllers.runtime import Key, Runtime
 from carmel.errors import Refused
 from carmel.resources.base import JsonObject, ObjectMeta
@@ -134,7 +135,9 @@ async def test_host_tells_what_changes_and_nothing_else(store: SqliteStore, runt
             raise answers[0]
         return answers[0]
 
-    controller = HostController(runtime, FACTS, ask, list)
+    hardware = plain_hardware("aarch64", 4096, 4, 8 * 2**30)
+    surveyor = Surveyor(Machine(lambda: hardware, Means, hardware), clock)
+    controller = HostController(runtime, FACTS, ask, list, surveyor)
     await controller.ensure()
     await runtime.start()
     hosts = runtime.resources(HOST, Host)

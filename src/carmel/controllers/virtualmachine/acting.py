@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from carmel.controllers.runtime import EventKind, EventRecorder, Resources, condition, set_conditions
+from carmel.controllers.placement import Places
+from carmel.controllers.runtime import EventKind, EventRecorder, Resources, condition, error_message, set_conditions
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
 from carmel.controllers.virtualmachine.launching import Launcher
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, Observed
@@ -23,11 +24,14 @@ from carmel.controllers.virtualmachine.steps import (
     PressButton,
     RecordEnd,
     Remove,
+    Repin,
+    Reserve,
     Resume,
     Step,
     Suspend,
 )
 from carmel.controllers.virtualmachine.volumes import VolumesOfMachines, volume_name
+from carmel.errors import CarmelError
 from carmel.hypervisor.files import remove
 from carmel.hypervisor.machine import Hypervisor, Machine, MachineState
 from carmel.paths import Paths
@@ -52,6 +56,7 @@ class Actor:
     launcher: Launcher
     launched: LaunchedSpecs
     observer: Observer
+    places: Places
     events: EventRecorder
     paths: Paths
 
@@ -72,6 +77,8 @@ class Actor:
                 await self._record_end(vm, termination)
             case DropSavedState():
                 await asyncio.to_thread(remove, self.paths.machine(vm.metadata.uid or "").saved_state)
+            case Reserve(request, impossible):
+                self.places.reserve(request, impossible)
             case Launch():
                 await self._launch(observed, step)
             case Remove():
@@ -85,6 +92,8 @@ class Actor:
         if machine is None:
             return
         match step:
+            case Repin():
+                await self._repin(vm, machine)
             case Resume():
                 await machine.resume()
                 self.observer.resumed(machine)
@@ -101,6 +110,7 @@ class Actor:
                 await self._record_end(vm, await machine.kill(reason))
             case Collect():
                 await self._collect(vm, machine)
+        self.places.ended(machine.launch.uid)
 
     async def _claim(self, vm: VirtualMachine, host: str) -> None:
         def claim(one: VirtualMachine) -> None:
@@ -128,6 +138,13 @@ class Actor:
         await self.vms.update_status(vm, count)
         await self.launcher.launch(observed, step)
         self._tell(vm, "Started", "the VM was started from its saved memory" if step.restore else "the VM was started")
+
+    async def _repin(self, vm: VirtualMachine, machine: Machine) -> None:
+        try:
+            await self.places.mover.settle(machine)
+        except CarmelError as error:
+            # It runs on, if not where it is best: that must not look like a VM that does not.
+            self._tell(vm, "RepinFailed", error_message(error), EventKind.WARNING)
 
     async def _collect(self, vm: VirtualMachine, machine: Machine) -> None:
         launch = machine.launch

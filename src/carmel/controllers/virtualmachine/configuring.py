@@ -6,10 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from carmel.controllers.placement.applying import cpu_config, guest_nodes, pinning_of
+from carmel.controllers.placement.ground import Ground
 from carmel.controllers.virtualmachine.ports import KernelFiles, NicPlan
 from carmel.controllers.virtualmachine.status import identities
-from carmel.hypervisor.config import CpuConfig, DiskConfig, KernelFirmware, MachineConfig, UefiFirmware
-from carmel.resources.virtualmachine import Cpu, Disk, VirtualMachine, VirtualMachineSpec
+from carmel.hypervisor.config import DiskConfig, KernelFirmware, MachineConfig, UefiFirmware
+from carmel.placement.model import Placement
+from carmel.resources.virtualmachine import Disk, VirtualMachine, VirtualMachineSpec
 from carmel.units import parse_bytes
 
 SERIAL_BYTES = 20
@@ -19,24 +22,30 @@ SERIAL_BYTES = 20
 def machine_config(
     vm: VirtualMachine,
     spec: VirtualMachineSpec,
+    placement: Placement,
+    ground: Ground,
     *,
     volumes: Sequence[Path],
     kernel: KernelFiles | None,
     seed: Path | None,
     nics: Sequence[NicPlan],
 ) -> MachineConfig:
-    """``spec`` is the VM's own, or the one it was suspended with. ``volumes`` are its disks' files, in order."""
+    """``spec`` is the VM's own, or the one it was suspended with; ``placement`` was made from that. ``volumes`` are its
+    disks' files, in order."""
     return MachineConfig(
         uid=vm.metadata.uid or "",
         name=vm.metadata.name,
         namespace=vm.metadata.namespace or "",
         bios_uuid=identities(vm)[0],
-        cpu=_cpu(spec.cpu),
+        cpu=cpu_config(spec.cpu, placement),
         memory_bytes=parse_bytes(spec.memory.size),
         firmware=_firmware(spec, kernel),
         disks=tuple(_disk(disk, path) for disk, path in zip(spec.disks, volumes, strict=True)),
         cdroms=(seed,) if seed is not None else (),
         nics=tuple(plan.config for plan in nics),
+        numa=guest_nodes(placement, ground),
+        page_bytes=placement.request.page_bytes,
+        pinning=pinning_of(placement, ground),
     )
 
 
@@ -45,13 +54,6 @@ def disk_serial(name: str) -> str:
     if len(name) <= SERIAL_BYTES:
         return name
     return f"{name[:11]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _cpu(cpu: Cpu) -> CpuConfig:
-    shape = cpu.topology
-    if shape is None:
-        return CpuConfig(count=cpu.count, sockets=1, clusters=1, cores=cpu.count, threads=1, model=cpu.model)
-    return CpuConfig(cpu.count, shape.sockets, shape.clusters, shape.cores, shape.threads, cpu.model)
 
 
 def _firmware(spec: VirtualMachineSpec, kernel: KernelFiles | None) -> UefiFirmware | KernelFirmware:

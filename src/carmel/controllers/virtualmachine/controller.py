@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from carmel.controllers.placement import Places
 from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, Watch, key_of, sleep
 from carmel.controllers.virtualmachine import ports
 from carmel.controllers.virtualmachine.acting import Actor
@@ -23,6 +24,7 @@ from carmel.controllers.virtualmachine.volumes import VolumesOfMachines
 from carmel.errors import CarmelError, NotFound
 from carmel.hypervisor.machine import Hypervisor
 from carmel.paths import Paths
+from carmel.placement.requests import request_of
 from carmel.resources.base import JsonObject
 from carmel.resources.core import SECRET, Secret
 from carmel.resources.host import HOST, Host
@@ -54,6 +56,8 @@ class Dependencies:
     seeds: ports.Seeds
     paths: Paths
     boot_id: str
+    launched: LaunchedSpecs
+    places: Places
     limits: Callable[[], HostLimits] = field(default=HostLimits)
 
 
@@ -63,6 +67,10 @@ class VirtualMachineController:
     def __init__(self, runtime: Runtime, dependencies: Dependencies) -> None:
         self._clock = runtime.clock
         self._hypervisor = dependencies.hypervisor
+        self._launched = dependencies.launched
+        self._places = dependencies.places
+        self._places.ledger.listen(self)
+        self._store = runtime.store
         self._host = runtime.host
         self._vms = runtime.resources(VIRTUAL_MACHINE, VirtualMachine, manager=NAME)
         self._informer = runtime.informer(VIRTUAL_MACHINE)
@@ -86,6 +94,15 @@ class VirtualMachineController:
         self._schedulable: bool | None = None
         runtime.informer(HOST).listen(lambda _change: self._host_changed(runtime))
 
+    async def restore_places(self) -> None:
+        """The VMs that run have their places. To be called when machines were adopted, before the runtime starts."""
+        for stored in (await self._store.list(VIRTUAL_MACHINE)).items:
+            if self._hypervisor.machine(stored.uid) is not None:
+                vm = self._vms.parse(stored)
+                launched = await self._launched.get(stored.uid)
+                was = vm.model_copy(update={"spec": launched.spec}) if launched is not None else vm
+                await self._places.restore(request_of(was, frozenset()))
+
     async def start(self) -> None:
         self._listener = asyncio.create_task(self._listen(), name="changes of machines")
 
@@ -103,8 +120,14 @@ class VirtualMachineController:
             vm = await self._vms.find(key)
             if vm is None or not self._is_mine(vm.metadata.labels):
                 return None
+            uid = vm.metadata.uid or ""
+            machine = self._hypervisor.machine(uid)
+            if machine is not None:
+                self._places.follow(vm, machine)
             observed = await self._observer.observe(vm)
             plan = make_plan(observed)
+            if observed.machine is None and not plan.wants_place:
+                self._places.leave(uid)
             if not plan.steps:
                 await self._show(observed, plan)
                 return plan.look_again
@@ -126,6 +149,16 @@ class VirtualMachineController:
     def _is_mine(self, labels: dict[str, str] | None) -> bool:
         """This host's, or nobody's yet."""
         return (labels or {}).get(HOST_LABEL) in {None, self._host}
+
+    # -- what the ledger tells ----------------------------------------------------------------------------------
+    def look(self, uid: str) -> None:
+        self._enqueue_uid(uid)
+
+    def gone(self) -> None:
+        """Who waits for room is told by ``look``."""
+
+    def refused(self) -> None:
+        """It was this controller that asked."""
 
     # -- where keys come from -----------------------------------------------------------------------------------
     def _referring(self, kind: Kind) -> Callable[[JsonObject], list[Key]]:
@@ -199,14 +232,14 @@ def _build(
         secrets=runtime.resources(SECRET, Secret),
         hosts=runtime.resources(HOST, Host),
     )
-    launched = LaunchedSpecs(dependencies.paths)
     observer = Observer(
         reader=reader,
         hypervisor=dependencies.hypervisor,
         paths=dependencies.paths,
         clock=runtime.clock,
         guests=guests,
-        launched=launched,
+        launched=dependencies.launched,
+        places=dependencies.places,
         host_name=runtime.host,
         boot_id=dependencies.boot_id,
         limits=dependencies.limits,
@@ -215,7 +248,8 @@ def _build(
         reader=reader,
         hypervisor=dependencies.hypervisor,
         paths=dependencies.paths,
-        launched=launched,
+        launched=dependencies.launched,
+        places=dependencies.places,
         disks=dependencies.disks,
         nics=dependencies.nics,
         seeds=dependencies.seeds,
@@ -225,8 +259,9 @@ def _build(
         volumes=VolumesOfMachines(volumes),
         hypervisor=dependencies.hypervisor,
         launcher=launcher,
-        launched=launched,
+        launched=dependencies.launched,
         observer=observer,
+        places=dependencies.places,
         events=runtime.events,
         paths=dependencies.paths,
     )

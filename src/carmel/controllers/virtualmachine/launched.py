@@ -6,11 +6,15 @@ Written, durably, before QEMU is started; so what runs is never unknown, wheneve
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import orjson
 from pydantic import ValidationError
 
+from carmel.controllers.placement import recorded as records
+from carmel.controllers.placement.recorded import Recorded
 from carmel.controllers.virtualmachine.observed import Launched
+from carmel.errors import InsufficientStorage
 from carmel.hypervisor.files import write_atomically
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import NetworkInterfaceStatus, VirtualMachineSpec
@@ -29,8 +33,26 @@ class LaunchedSpecs:
         return self._known[uid]
 
     async def put(self, uid: str, launched: Launched) -> None:
-        await asyncio.to_thread(self._write, uid, launched)
+        """Raises ``InsufficientStorage`` when it cannot be written; then what was written before counts."""
+        try:
+            await asyncio.to_thread(self._write, uid, launched)
+        except OSError as error:
+            place = self._paths.machine(uid).launched_spec
+            raise InsufficientStorage(
+                f"{place} cannot be written: {error.strerror}",
+                code="StateNotWritable",
+                hint="make room in the state directory",
+            ) from error
         self._known[uid] = launched
+
+    async def recorded(self, uid: str) -> Recorded | None:
+        launched = await self.get(uid)
+        return launched.place if launched is not None else None
+
+    async def record(self, uid: str, recorded: Recorded) -> None:
+        launched = await self.get(uid)
+        if launched is not None:
+            await self.put(uid, replace(launched, place=recorded))
 
     def forget(self, uid: str) -> None:
         """The file goes with the VM's directory."""
@@ -43,6 +65,7 @@ class LaunchedSpecs:
                 spec=VirtualMachineSpec.model_validate(data["spec"]),
                 boot_id=str(data["bootID"]),
                 networks=tuple(NetworkInterfaceStatus.model_validate(one) for one in data["networks"]),
+                place=records.from_json(data.get("place")),
             )
         except (OSError, ValueError, KeyError, TypeError, ValidationError):
             # Without it a VM runs on all the same; only what changed since its start cannot be told.
@@ -53,6 +76,7 @@ class LaunchedSpecs:
             "spec": launched.spec.to_json(),
             "bootID": launched.boot_id,
             "networks": [one.to_json() for one in launched.networks],
+            "place": records.to_json(launched.place) if launched.place is not None else None,
         }
         place = self._paths.machine(uid).launched_spec
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o711)

@@ -7,6 +7,7 @@ import base64
 from dataclasses import dataclass
 from pathlib import Path
 
+from carmel.controllers.placement import Places, Recorded
 from carmel.controllers.runtime import Key
 from carmel.controllers.virtualmachine import ports
 from carmel.controllers.virtualmachine.configuring import machine_config
@@ -16,7 +17,7 @@ from carmel.controllers.virtualmachine.observing import Reader
 from carmel.controllers.virtualmachine.status import identities
 from carmel.controllers.virtualmachine.steps import Launch
 from carmel.controllers.virtualmachine.volumes import volume_name
-from carmel.errors import Unavailable
+from carmel.errors import Conflict, Unavailable
 from carmel.hypervisor.machine import Hypervisor, Machine
 from carmel.paths import Paths
 from carmel.resources.base import SecretKeyReference
@@ -31,13 +32,24 @@ class Launcher:
     hypervisor: Hypervisor
     paths: Paths
     launched: LaunchedSpecs
+    places: Places
     disks: ports.Disks
     nics: ports.Nics
     seeds: ports.Seeds
 
     async def launch(self, observed: Observed, step: Launch) -> Machine:
         """Start ``observed.vm``. The spec that it runs with is on the disk before QEMU is; the launch record, which
-        the hypervisor writes, too. A suspended VM is started from the spec it was suspended with."""
+        the hypervisor writes, too. A suspended VM is started from the spec it was suspended with. Its place was
+        reserved before."""
+        uid = observed.vm.metadata.uid or ""
+        try:
+            return await self._launch(observed, step)
+        except BaseException:
+            if self.hypervisor.machine(uid) is None:
+                self.places.leave(uid)
+            raise
+
+    async def _launch(self, observed: Observed, step: Launch) -> Machine:
         vm = observed.vm
         uid = vm.metadata.uid or ""
         before = observed.launched
@@ -46,11 +58,17 @@ class Launcher:
         kernel = await self._kernel(vm, spec)
         seed = await self._seed(vm, spec, restore=step.restore)
         nics = await self._nics(vm, spec, observed)
-        config = machine_config(vm, spec, volumes=volumes, kernel=kernel, seed=seed, nics=nics)
+        ledger = self.places.ledger
+        placement, decided = ledger.placement(uid), ledger.decided(uid)
+        if placement is None or decided is None:
+            raise Conflict("the VM lost its place before it was started", code="PlaceLost")
+        config = machine_config(
+            vm, spec, placement, ledger.ground, volumes=volumes, kernel=kernel, seed=seed, nics=nics
+        )
         # The answer to a wish for a restart is the start that comes after it, from whatever spec.
         answered = spec.model_copy(update={"restart_requested_at": vm.spec.restart_requested_at})
         statuses = tuple(plan.status for plan in nics)
-        await self.launched.put(uid, Launched(answered, observed.host.boot_id, statuses))
+        await self.launched.put(uid, Launched(answered, observed.host.boot_id, statuses, Recorded(decided)))
         return await self.hypervisor.launch(config, paused=step.paused, restore=step.restore)
 
     async def _volume(self, vm: VirtualMachine, name: str) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from carmel.controllers.placement.places import PlaceView
+from carmel.controllers.placement.recorded import Recorded
 from carmel.hypervisor.machine import Launch, MachineState
 from carmel.resources.image import Image
 from carmel.resources.network import Network
@@ -53,6 +55,8 @@ class Launched:
     spec: VirtualMachineSpec
     boot_id: str
     networks: tuple[NetworkInterfaceStatus, ...] = ()
+    place: Recorded | None = None
+    """``None``: it was launched before there was placement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class Observed:
     monotonic: float
     machine: MachineView | None = None
     launched: Launched | None = None
+    place: PlaceView = field(default_factory=PlaceView)
     saved: bool = False
     """There is a saved state of a suspended VM."""
     pressed: ButtonPress | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from carmel.controllers.placement import Places, PlaceView
+from carmel.controllers.placement.places import Suspended
 from carmel.controllers.runtime import Clock, Key, Resources
 from carmel.controllers.virtualmachine.guests import Guests
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
@@ -13,6 +15,7 @@ from carmel.controllers.virtualmachine.observed import (
     DiskView,
     HostLimits,
     HostView,
+    Launched,
     MachineView,
     NicView,
     Observed,
@@ -62,6 +65,7 @@ class Observer:
     clock: Clock
     guests: Guests
     launched: LaunchedSpecs
+    places: Places
     host_name: str
     boot_id: str
     limits: Callable[[], HostLimits]
@@ -72,6 +76,7 @@ class Observer:
         machine = self.hypervisor.machine(uid)
         view = await self._machine(machine) if machine is not None else None
         launched = await self.launched.get(uid)
+        saved = self.paths.machine(uid).saved_state.exists()
         return Observed(
             vm=vm,
             host=await self._host(),
@@ -79,7 +84,8 @@ class Observer:
             monotonic=self.clock.monotonic(),
             machine=view,
             launched=launched,
-            saved=self.paths.machine(uid).saved_state.exists(),
+            place=self._place(vm, machine, launched if saved else None),
+            saved=saved,
             pressed=self._run(machine).pressed if machine is not None else None,
             resumed=self._run(machine).resumed if machine is not None else None,
             disks=tuple([await self._disk(vm, disk) for disk in vm.spec.disks]),
@@ -124,6 +130,12 @@ class Observer:
                 # It may have come to its end just now; whoever asks next finds that out.
                 return MachineView(machine.launch, machine.state)
         return MachineView(machine.launch, machine.state, run.blockers, self.guests.view(machine))
+
+    def _place(self, vm: VirtualMachine, machine: Machine | None, suspended: Launched | None) -> PlaceView:
+        if suspended is None:
+            return self.places.view(vm, machine, None)
+        before = suspended.place.placement if suspended.place is not None else None
+        return self.places.view(vm, machine, Suspended(suspended.spec, before))
 
     async def _host(self) -> HostView:
         host = await self.reader.hosts.find(Key(None, self.host_name))

@@ -6,6 +6,7 @@ done; whatever happened to the daemon in between, the next look decides anew.
 
 from __future__ import annotations
 
+from carmel.controllers.placement.words import refusal_sentence
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, LIVE, MachineView, Observed
 from carmel.controllers.virtualmachine.restarts import Start, StartLater, StayOff, decide_start, restart_pending
 from carmel.controllers.virtualmachine.steps import (
@@ -23,6 +24,8 @@ from carmel.controllers.virtualmachine.steps import (
     Ready,
     RecordEnd,
     Remove,
+    Repin,
+    Reserve,
     Resume,
     Step,
     Suspend,
@@ -125,15 +128,20 @@ def _resting(observed: Observed) -> Plan:
         return Plan(Ready(False, decision.reason, decision.message))
     refused = next(refusals(observed), None)
     if refused is not None:
-        return Plan(refused)
+        return Plan(refused, wants_place=True)
     missing = start_waits_for(observed)
     if missing is not None:
         return Plan(missing)
     if isinstance(decision, StartLater):
         return Plan(Ready(False, "CrashLoopBackOff", decision.message), look_again=decision.seconds)
     assert isinstance(decision, Start)
+    place = observed.place
+    if place.refusal is not None:
+        return Plan(Ready(False, place.refusal.code, refusal_sentence(place.refusal)), wants_place=True)
+    if place.placement is None and place.request is not None:
+        return Plan(Ready(False, "Placing"), (Reserve(place.request, place.impossible),), wants_place=True)
     launch = Launch(paused=wanted is PowerState.PAUSED, restore=observed.saved, restarts=decision.restarts)
-    return Plan(Ready(False, "Starting"), (launch,))
+    return Plan(Ready(False, "Starting"), (launch,), wants_place=True)
 
 
 def _lost_run(observed: Observed) -> Termination | None:
@@ -173,6 +181,8 @@ def _running(observed: Observed, machine: MachineView) -> Plan:
     if observed.saved:
         # The machine is what is true; a saved state beside it is older, and would undo what the disks have seen since.
         return Plan(Ready(False, "Resuming"), (DropSavedState(),))
+    if observed.place.astray:
+        return Plan(Ready(True, "Running"), (Repin(),))
     if wanted is PowerState.PAUSED:
         return Plan(Ready(False, "Paused"), (Pause(),) if machine.state is MachineState.RUNNING else ())
     if machine.state is MachineState.PAUSED:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from carmel.controllers.placement.words import placed_sentence, refusal_sentence
 from carmel.controllers.runtime.conditions import Truth, condition, remove_condition, set_conditions
 from carmel.controllers.virtualmachine.observed import FINALIZER, MachineView, Observed
 from carmel.controllers.virtualmachine.steps import Ready
 from carmel.controllers.virtualmachine.waiting import refusals
 from carmel.hypervisor.machine import MachineState
+from carmel.placement.status import placement_status
 from carmel.resources.base import Condition
 from carmel.resources.virtualmachine import (
     DiskStatus,
@@ -60,7 +62,12 @@ def changed_fields(observed: Observed) -> list[str]:
     was, wanted = _comparable(observed.launched.spec), _comparable(observed.vm.spec)
     changed = [name for name in _READ_AT_START if was[name] != wanted[name]]
     aliases = {name: field.alias or name for name, field in VirtualMachineSpec.model_fields.items()}
-    return [f"spec.{aliases[name]}" for name in changed]
+    near = ["spec.placement.near"] if _near(observed.launched.spec) != _near(observed.vm.spec) else []
+    return [*(f"spec.{aliases[name]}" for name in changed), *near]
+
+
+def _near(spec: VirtualMachineSpec) -> set[str]:
+    return set((spec.placement.near if spec.placement is not None else None) or [])
 
 
 def _comparable(spec: VirtualMachineSpec) -> dict[str, Any]:
@@ -103,6 +110,8 @@ def _write_running(status: VirtualMachineStatus, observed: Observed, machine: Ma
     launched = observed.launched
     if launched is not None and launched.spec.restart_requested_at is not None:
         status.restarted_at = launched.spec.restart_requested_at
+    placement, page_bytes = observed.place.placement, observed.place.host_page_bytes
+    status.placement = placement_status(placement, page_bytes) if placement is not None else None
     status.guest = machine.guest.guest
     told = dict(machine.guest.addresses)
     nics = launched.networks if launched is not None else ()
@@ -120,7 +129,7 @@ def _with_addresses(nic: NetworkInterfaceStatus, told: dict[str, tuple[str, ...]
 
 def _write_resting(status: VirtualMachineStatus, observed: Observed) -> None:
     status.machine_type = status.accelerator = status.cpu_model = status.guest = None
-    status.started_at = status.addresses = status.networks = None
+    status.started_at = status.addresses = status.networks = status.placement = None
     wanted = observed.vm.spec.power_state
     if observed.machine is None and (observed.saved or wanted in {PowerState.OFF, PowerState.SUSPENDED}):
         # The end was asked for: the next wish to run is a new one (see restarts.ended_run).
@@ -137,12 +146,21 @@ def _conditions(observed: Observed, ready: Ready) -> Iterator[Condition]:
         yield condition("Accepted", "False", refused.reason, refused.message, generation=generation)
     else:
         yield condition("Accepted", "True", "Accepted", generation=generation)
-    if FINALIZER in (observed.vm.metadata.finalizers or []):
-        yield condition("Placed", "True", "Placed", f"on host {observed.host.name}")
-    else:
-        yield condition("Placed", "False", ready.reason, ready.message)
+    yield _placed(observed, ready)
     yield _guest_agent(observed)
     yield _live_migratable(observed)
+
+
+def _placed(observed: Observed, ready: Ready) -> Condition:
+    """On this host; while it runs also where on it, and while it cannot start for want of a place, why not."""
+    place = observed.place
+    if FINALIZER not in (observed.vm.metadata.finalizers or []):
+        return condition("Placed", "False", ready.reason, ready.message)
+    if place.refusal is not None:
+        return condition("Placed", "False", place.refusal.code, refusal_sentence(place.refusal))
+    if observed.live is not None and place.placement is not None:
+        return condition("Placed", "True", "Placed", placed_sentence(observed.host.name, place.placement))
+    return condition("Placed", "True", "Placed", f"on host {observed.host.name}")
 
 
 def _guest_agent(observed: Observed) -> Condition:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from carmel.placement.model import Refusal, Request
 from carmel.resources.virtualmachine import Disk, Termination
 
 
@@ -29,12 +30,25 @@ class DetachVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserve:
+    """Ask for a place on the host: it is the VM's from then on, or there is none. ``impossible`` is known before."""
+
+    request: Request
+    impossible: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """Start QEMU, from the saved state with ``restore``. ``restarts`` is the count in a row that the status shows."""
 
     paused: bool
     restore: bool
     restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repin:
+    """Hold the running VM where its place is by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +103,9 @@ Step = (
     | CreateVolume
     | AttachVolume
     | DetachVolume
+    | Reserve
     | Launch
+    | Repin
     | Resume
     | Pause
     | Suspend
@@ -115,9 +131,11 @@ class Ready:
 class Plan:
     """``steps`` are done in order, then everything is looked at again; none: the world is as it should be, or waits.
 
-    ``look_again`` is in how many seconds time itself may change the plan.
+    ``look_again`` is in how many seconds time itself may change the plan. ``wants_place``: a VM that does not run is to
+    start as soon as it has a place on the host, and keeps the one it has.
     """
 
     ready: Ready
     steps: tuple[Step, ...] = ()
     look_again: float | None = None
+    wants_place: bool = False

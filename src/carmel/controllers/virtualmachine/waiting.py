@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from carmel.controllers.placement.words import refusal_sentence
 from carmel.controllers.virtualmachine.observed import VM_UID_LABEL, DiskView, Observed
 from carmel.controllers.virtualmachine.steps import Ready
 from carmel.resources.image import ImagePhase, ImageType
@@ -29,6 +30,9 @@ def refusals(observed: Observed) -> Iterator[Ready]:
             "InsufficientMemory",
             f"spec.memory.size is {spec.memory.size}, but this host has {human_bytes(limits.memory_bytes)}",
         )
+    refusal = observed.place.refusal
+    if refusal is not None and refusal.permanent:
+        yield Ready(False, refusal.code, refusal_sentence(refusal))
     for index, view in enumerate(observed.nics):
         if view.network is not None and view.network.spec.provider is not NetworkProvider.USER:
             yield Ready(

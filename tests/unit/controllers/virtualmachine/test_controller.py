@@ -11,12 +11,20 @@ from typing import Any
 
 import pytest
 
+from carmel.controllers.placement import Ledger, Means, Mover, Places, make_ground, plain_hardware
 from carmel.controllers.runtime import Key, Runtime, find_condition
-from carmel.controllers.virtualmachine import Dependencies, HostLimits, VirtualMachineController, ports
+from carmel.controllers.virtualmachine import (
+    Dependencies,
+    HostLimits,
+    LaunchedSpecs,
+    VirtualMachineController,
+    ports,
+)
 from carmel.errors import Refused
 from carmel.hypervisor.machine import MachineState
 from carmel.paths import MachinePaths, Paths
 from carmel.resources.base import ObjectMeta
+from carmel.resources.host import HostPlacementSpec
 from carmel.resources.image import Image
 from carmel.resources.network import Network
 from carmel.resources.virtualmachine import (
@@ -38,6 +46,7 @@ from tests.fakes.quiet import quiet
 from tests.stores import open_store
 
 KEY = Key("default", "w")
+GROUND = make_ground(plain_hardware("aarch64", 4096, 4, 2**40), HostPlacementSpec(), Means(), None)
 
 
 class FakeDisks:
@@ -77,6 +86,9 @@ class Host:
         self.hypervisor = FakeHypervisor(self.world)
         self.vms = self.runtime.resources(VIRTUAL_MACHINE, VirtualMachine)
         self.volumes = self.runtime.resources(VOLUME, Volume)
+        launched = LaunchedSpecs(self.world.paths)
+        self.ledger = Ledger(GROUND)
+        self.mover = Mover(self.ledger, self.hypervisor, launched)
         self.controller = VirtualMachineController(
             self.runtime,
             Dependencies(
@@ -86,12 +98,15 @@ class Host:
                 seeds=NoSeeds(),
                 paths=self.world.paths,
                 boot_id="boot",
+                launched=launched,
+                places=Places(self.ledger, self.mover, self.hypervisor),
                 limits=lambda: HostLimits(8, 2**40),
             ),
         )
 
     async def start(self) -> None:
         await self.hypervisor.adopt()
+        await self.controller.restore_places()
         await self.runtime.start()
         await self.controller.start()
 
