@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,6 +102,11 @@ class Paths:
     @property
     def build_cache(self) -> Path:
         return self.cache / "build"
+
+    @property
+    def ready_made(self) -> Path:
+        """Images that were installed with Carmel, so that this host need not build them (``storage.build.payload``)."""
+        return Path(sys.prefix) / "share" / "carmel" / "images"
 
     @property
     def uploads(self) -> Path:

@@ -158,6 +158,7 @@ class ImageSources:
             self._paths.build_cache,
             lambda percent, message: progress(ImagePhase.BUILDING, percent, message),
             source.mirror,
+            self._paths.ready_made,
         )
 
 

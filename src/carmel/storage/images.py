@@ -111,15 +111,24 @@ class ImageStore:
         return await asyncio.to_thread(self._found, uid)
 
     async def build(
-        self, uid: str, recipe: str, cache: Path, progress: ProgressSink, mirror: str | None = None
+        self,
+        uid: str,
+        recipe: str,
+        cache: Path,
+        progress: ProgressSink,
+        mirror: str | None = None,
+        ready_made: Path | None = None,
     ) -> StoredImage:
-        """Make image ``uid`` by a builder's recipe. Raises as ``carmel.storage.build.build`` does."""
+        """Make image ``uid`` by a builder's recipe, or take it from ``ready_made``.
+
+        Raises as ``carmel.storage.build.build`` does.
+        """
         async with self.datastore.workspace(uid, "build") as workspace:
             output, scratch = workspace / "image", workspace / "work"
             with explained("make a working directory"):
                 output.mkdir()
                 scratch.mkdir()
-            context = BuildContext(self._runner, cache, scratch, progress, mirror)
+            context = BuildContext(self._runner, cache, scratch, progress, mirror, ready_made)
             made = await run_recipe(recipe, context, output)
             with explained("put an image together"):
                 if isinstance(made, KernelBundle):

@@ -17,16 +17,23 @@ from carmel.storage.build.context import BuildContext, DiskImage, KernelBundle, 
 from carmel.storage.build.debian import debian_recipe
 from carmel.storage.build.files import explained, in_thread, locked
 from carmel.storage.build.host import host_recipe
+from carmel.storage.build.lab_host import lab_host_recipe
 from carmel.storage.build.micro import micro_recipe
 from carmel.storage.build.recipe import Recipe
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {recipe.name: recipe for recipe in (micro_recipe(), debian_recipe(), host_recipe())}
+    {
+        recipe.name: recipe
+        for recipe in (micro_recipe(), debian_recipe(), host_recipe(), lab_host_recipe(micro_recipe()))
+    }
 )
 
 
 async def build(recipe: str, context: BuildContext, output: Path) -> KernelBundle | DiskImage:
-    """Build ``recipe`` by name into ``output``, an empty directory. See ``build_recipe``."""
+    """Build ``recipe`` by name into ``output``, an empty directory, or take what came with this host.
+
+    Who names a mirror wants it built from there. See ``build_recipe``.
+    """
     found = RECIPES.get(recipe)
     if found is None:
         raise NotFound(
@@ -34,6 +41,10 @@ async def build(recipe: str, context: BuildContext, output: Path) -> KernelBundl
             code="RecipeNotFound",
             hint=f"there are: {', '.join(sorted(RECIPES))}",
         )
+    if context.ready_made is not None and context.mirror is None:
+        came_with_us = ResultCache(context.ready_made)
+        if await in_thread(came_with_us.find, recipe) is not None:
+            return await _deliver(came_with_us, recipe, context, output)
     return await build_recipe(found, context, output)
 
 
@@ -56,13 +67,19 @@ async def build_recipe(recipe: Recipe, context: BuildContext, output: Path) -> K
             if cache.find(name) is None:
                 result = await _make(recipe, replace(context, work=work), packages)
                 await in_thread(cache.put, name, result)
-            try:
-                delivered = await in_thread(cache.deliver, name, work, output)
-            except asyncio.CancelledError:
-                await in_thread(_empty, output)
-                raise
+            delivered = await _deliver(cache, name, replace(context, work=work), output)
         context.progress(100, "done")
         return delivered
+
+
+async def _deliver(cache: ResultCache, name: str, context: BuildContext, output: Path) -> KernelBundle | DiskImage:
+    with explained():
+        _check_output(output)
+        try:
+            return await in_thread(cache.deliver, name, context.work, output)
+        except asyncio.CancelledError:
+            await in_thread(_empty, output)
+            raise
 
 
 async def _make(recipe: Recipe, context: BuildContext, packages: tuple[Package, ...]) -> KernelBundle | DiskImage:

@@ -40,6 +40,7 @@ class BuildContext:
 
     ``cache`` is kept between builds (``Paths.build_cache``); ``work`` is scratch space on the output's file system;
     ``mirror`` is the address of a Debian archive (see ``sources.find_origin``) that wins over the machine's own.
+    ``ready_made`` (``Paths.ready_made``) may hold images that came with this host: they are taken, not built.
     """
 
     runner: Runner
@@ -47,6 +48,7 @@ class BuildContext:
     work: Path
     progress: ProgressSink
     mirror: str | None = None
+    ready_made: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

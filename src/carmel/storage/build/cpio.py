@@ -11,7 +11,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 _MAGIC = b"070701"
 _TRAILER = "TRAILER!!!"
@@ -19,15 +19,18 @@ _TRAILER = "TRAILER!!!"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of the archive. ``path`` has no leading slash; ``mode`` holds the file type too, as ``st_mode`` does."""
+    """One file of the archive. ``path`` has no leading slash; ``mode`` holds the file type too, as ``st_mode`` does.
+
+    ``data`` may be a file that is read when the archive is written.
+    """
 
     path: str
     mode: int
-    data: bytes = b""
+    data: bytes | Path = b""
     device: tuple[int, int] = (0, 0)
 
     @classmethod
-    def file(cls, path: str, data: bytes, *, executable: bool = False) -> Entry:
+    def file(cls, path: str, data: bytes | Path, *, executable: bool = False) -> Entry:
         return cls(path, stat.S_IFREG | (0o755 if executable else 0o644), data)
 
     @classmethod
@@ -44,14 +47,18 @@ class Entry:
 
 
 def archive(entries: Iterable[Entry]) -> bytes:
-    """The archive of ``entries``, sorted by path, with the directories that were left out.
+    """The archive of ``entries`` as bytes. See ``parts``."""
+    return b"".join(parts(entries))
+
+
+def parts(entries: Iterable[Entry]) -> Iterator[bytes]:
+    """The archive of ``entries`` piece by piece, sorted by path, with the directories that were left out.
 
     Raises ``ValueError`` if two entries have one path or a path is not a plain relative one.
     """
-    ordered = _with_parents(entries)
-    parts = [part for inode, entry in enumerate(ordered, start=1) for part in _member(inode, entry)]
-    parts += _member(0, Entry(_TRAILER, 0))
-    return b"".join(parts)
+    for inode, entry in enumerate(_with_parents(entries), start=1):
+        yield from _member(inode, entry)
+    yield from _member(0, Entry(_TRAILER, 0))
 
 
 def _with_parents(entries: Iterable[Entry]) -> list[Entry]:
@@ -75,11 +82,12 @@ def _member(inode: int, entry: Entry) -> Iterator[bytes]:
     name = entry.path.encode() + b"\0"
     links = 2 if stat.S_ISDIR(entry.mode) else 1
     major, minor = entry.device
+    data = entry.data.read_bytes() if isinstance(entry.data, Path) else entry.data
     # ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
-    numbers = (inode, entry.mode, 0, 0, links, 0, len(entry.data), 0, 0, major, minor, len(name), 0)
+    numbers = (inode, entry.mode, 0, 0, links, 0, len(data), 0, 0, major, minor, len(name), 0)
     header = _MAGIC + b"".join(b"%08X" % number for number in numbers)
     yield _padded(header + name)
-    yield _padded(entry.data)
+    yield _padded(data)
 
 
 def _padded(data: bytes) -> bytes:

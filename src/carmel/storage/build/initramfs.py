@@ -26,15 +26,18 @@ def _prepare(archives: Path, into: Path, prefixes: tuple[str, ...]) -> list[Path
     return [path for path in sorted(archives.glob("*.deb")) if path.name.startswith(prefixes)]
 
 
-def base_entries(root: Path) -> Iterator[Entry]:
-    """Busybox from the unpacked packages in ``root``, and what the kernel and it expect to be there."""
+def base_entries(root: Path, *, users: str = "", groups: str = "") -> Iterator[Entry]:
+    """Busybox from the unpacked packages in ``root``, and what the kernel and it expect to be there.
+
+    ``users`` and ``groups`` are lines of passwd(5) and group(5) beside root's.
+    """
     busybox = only(root.glob("**/bin/busybox"), "busybox")
     yield Entry.file("bin/busybox", busybox.read_bytes(), executable=True)
     yield Entry.symlink("bin/sh", "busybox")
     # The kernel opens it for /init, before anything is mounted.
     yield Entry.character_device("dev/console", 5, 1)
-    yield Entry.file("etc/passwd", b"root::0:0:root:/root:/bin/sh\n")
-    yield Entry.file("etc/group", b"root:x:0:\n")
+    yield Entry.file("etc/passwd", b"root::0:0:root:/root:/bin/sh\n" + users.encode())
+    yield Entry.file("etc/group", b"root:x:0:\n" + groups.encode())
     for path in _DIRECTORIES:
         yield Entry.directory(path)
 

@@ -17,12 +17,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
-from carmel.errors import InternalError
 from carmel.storage.build.context import KernelBundle, Workshop
 from carmel.storage.build.cpio import Entry, archive
-from carmel.storage.build.elf import needed_libraries
 from carmel.storage.build.files import in_thread
 from carmel.storage.build.initramfs import base_entries, module_entries, only, unpack
+from carmel.storage.build.libraries import library_entries
 from carmel.storage.build.modules import Module, ModuleTree
 from carmel.storage.build.recipe import Recipe
 
@@ -114,15 +113,4 @@ def _guest_agent(root: Path) -> Iterator[Entry]:
     """The agent, and the libraries it needs directly or through others."""
     program = (root / _GUEST_AGENT).read_bytes()
     yield Entry.file(_GUEST_AGENT, program, executable=True)
-    waiting, seen = needed_libraries(program), set[str]()
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        found = sorted(root.glob(f"**/{name}"))
-        if not found:
-            raise InternalError(f"the guest agent needs {name}, which no package of the recipe holds")
-        library = found[0].read_bytes()
-        yield Entry.file(f"lib/{name}", library, executable=True)
-        waiting += needed_libraries(library)
+    yield from library_entries(root, [program])

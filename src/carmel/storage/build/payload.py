@@ -32,6 +32,8 @@ from carmel.storage.build.wheels import fetch_wheels, unpack_wheel
 
 PREFIX = "/usr/lib/carmel"
 """Where the tree lies on the host."""
+READY_MADE = "share/carmel/images"
+"""Where in the tree images lie that the host need not build: ``Paths.ready_made`` is this on the host."""
 DEBIAN_PYTHON = "3.11"
 """The Python of Debian 12."""
 _PROGRAMS = {"carmel": "carmel.cli.main", "carmeld": "carmel.daemon"}
@@ -46,14 +48,12 @@ async def write_payload(context: BuildContext, into: Path, python: str = DEBIAN_
     wheels = await fetch_wheels(context, locked_requirements(), python)
     context.progress(None, "unpacking Python packages")
     await in_thread(_write_tree, into, wheels, python)
-    interpreter = _interpreter(python)
-    if interpreter is not None:
-        await _compile(context, interpreter, into)
+    await compile_python(context, into, "lib", PREFIX, python)
 
 
 def payload_inputs(python: str = DEBIAN_PYTHON) -> bytes:
     """What decides over the tree, for the key of an image that holds it."""
-    digest = hashlib.sha256(f"{python} {PREFIX} {_interpreter(python) is not None}\n".encode())
+    digest = hashlib.sha256(f"{python} {PREFIX} {interpreter(python) is not None}\n".encode())
     digest.update(locked_requirements().encode())
     for path, file in _own_files():
         digest.update(f"{path}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
@@ -98,15 +98,19 @@ def _walk(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
             yield below, entry
 
 
-def _interpreter(python: str) -> Path | None:
+def interpreter(python: str) -> Path | None:
     """A Python of that minor version on this machine."""
     if python == f"{sys.version_info.major}.{sys.version_info.minor}":
         return Path(sys.executable)
     return find_program(f"python{python}")
 
 
-async def _compile(context: BuildContext, interpreter: Path, tree: Path) -> None:
+async def compile_python(context: BuildContext, root: Path, folder: str, prefix: str, python: str) -> None:
+    """Make byte code for what lies in ``folder`` of ``root``, which will be ``prefix`` on the host, if we can."""
+    python_here = interpreter(python)
+    if python_here is None:
+        return
     words: list[str | Path] = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
-    words += ["-s", tree, "-p", PREFIX, tree / "lib"]
+    words += ["-s", root, "-p", prefix, root / folder]
     # Its status says that some file could not be compiled: packages carry files for other versions of Python.
-    await context.runner.run(Command([interpreter, *words], limits=Limits(seconds=300)), check=False)
+    await context.runner.run(Command([python_here, *words], limits=Limits(seconds=300)), check=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from carmel.errors import Conflict, InsufficientStorage, NotFound, Refused, Unavailable
+from carmel.errors import Conflict, InsufficientStorage, InternalError, NotFound, Refused, Unavailable
 from carmel.run import Command, ProgramFailed, Result
 from carmel.storage.build import (
     RECIPES,
@@ -128,6 +128,26 @@ async def test_a_disk_goes_through_the_cache_too(world: World) -> None:
     assert await build_recipe(recipe(make), world.context, world.output) == DiskImage(
         world.output / "disk.qcow2", "qcow2", 2**31
     )
+
+
+async def test_what_came_with_the_host_is_taken_and_not_built(world: World, tmp_path: Path) -> None:
+    ready_made = tmp_path / "share/carmel/images"
+    kernel, initrd = tmp_path / "kernel", tmp_path / "initrd"
+    kernel.write_bytes(b"K")
+    initrd.write_bytes(b"I")
+    ResultCache(ready_made).put("micro", KernelBundle(kernel, initrd, "console=y"))
+    here = replace(world.context, ready_made=ready_made, mirror=None)
+    bundle = await build("micro", here, world.output)
+    assert bundle == KernelBundle(world.output / "kernel", world.output / "initrd", "console=y")
+    assert world.apt.calls == []
+    with pytest.raises(Conflict):
+        await build("micro", here, world.output)
+    # Who names a mirror wants a build from there: this one fails for want of packages.
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(InternalError, match="the packages hold no kernel"):
+        await build("micro", replace(here, mirror="http://mirror.example/debian"), other)
+    assert world.apt.count("download") == 1
 
 
 async def test_two_builds_at_once_make_it_once(world: World, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,10 @@ def test_refuses_paths_that_are_not_plain(path: str) -> None:
 def test_refuses_a_path_that_is_there_twice() -> None:
     with pytest.raises(ValueError, match="twice"):
         archive([Entry.file("a", b"1"), Entry.file("a", b"2")])
+
+
+def test_a_file_is_read_when_it_is_written(tmp_path: Path) -> None:
+    place = tmp_path / "late"
+    entries = [Entry.file("a", place, executable=True), Entry.file("b", b"now")]
+    place.write_bytes(b"later")
+    assert [member.data for member in parse(archive(entries))] == [b"later", b"now"]
