@@ -59,7 +59,7 @@ def next_best(decision: Decision) -> str | None:
         return None
     best, second = decision.choices[:2]
     silicon = decision.occupancy.silicon
-    place = _nodes(sorted(second.layout.nodes(silicon)))
+    place = nodes_in_words(sorted(second.layout.nodes(silicon)))
     if second.kind != best.kind:
         place = f"{silicon.kinds[second.kind].name} CPUs of {place}"
     why = next(
@@ -98,11 +98,10 @@ def _where(case: _Case) -> Iterator[str]:
     if len(case.silicon.nodes) == 1:
         yield "The host has one NUMA node."
     elif len(nodes) > 1 and request.guest_nodes:
-        yield f"Its {len(request.guest_nodes)} NUMA nodes are on {_nodes(nodes)} of the host."
+        yield f"Its {len(request.guest_nodes)} NUMA nodes are on {nodes_in_words(nodes)} of the host."
     elif len(nodes) > 1:
-        yield (
-            f"No node alone has room for {_wants(request)}: it is on {_nodes(nodes)}, the fewest and closest that have."
-        )
+        where = nodes_in_words(nodes)
+        yield f"No node alone has room for {_wants(request)}: it is on {where}, the fewest and closest that have."
     elif len(case.decision.choices) < 2:
         yield f"Node {nodes[0]} is the only one that has room for all of it."
     elif request.policy is CpuPolicy.DEDICATED:
@@ -125,7 +124,7 @@ def _near(case: _Case) -> Iterator[str]:
     silicon, request, nodes = case.silicon, case.request, case.nodes
     unknown = sorted(request.near - silicon.nodes.keys())
     if unknown:
-        yield f"Its devices on {_nodes(unknown)} counted for nothing: the host has no such node."
+        yield f"Its devices on {nodes_in_words(unknown)} counted for nothing: the host has no such node."
     wanted = sorted(request.near & silicon.nodes.keys())
     for node in wanted if len(silicon.nodes) > 1 else ():
         if node in nodes:
@@ -200,5 +199,6 @@ def _wants(request: Request) -> str:
     return f"{vcpus}{'s' if request.vcpus > 1 else ''} and {human_bytes(request.memory_bytes)}"
 
 
-def _nodes(nodes: Sequence[int]) -> str:
+def nodes_in_words(nodes: Sequence[int]) -> str:
+    """``node 1``, ``nodes 0-1``."""
     return f"node{'s' if len(nodes) > 1 else ''} {format_cpu_list(nodes)}"

@@ -41,6 +41,10 @@ class Occupancy:
             occupancy = occupancy.plus(placement)
         return occupancy
 
+    def on(self, silicon: Silicon) -> Occupancy:
+        """The same VMs on what the machine, or its rules, have become."""
+        return self if silicon is self.silicon else Occupancy.of(silicon, self.placements.values())
+
     def plus(self, placement: Placement) -> Occupancy:
         """With one VM more. A VM that is there already has its new place, and no longer the old one."""
         uid = placement.request.uid

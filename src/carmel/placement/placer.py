@@ -33,7 +33,7 @@ def decide(silicon: Silicon, occupancy: Occupancy, request: Request) -> Decision
     refusal = refuse_forever(silicon, request)
     if refusal is not None:
         return refusal
-    without = occupancy.minus(request.uid)
+    without = occupancy.on(silicon).minus(request.uid)
     found = rooms(without, request)
     if not found.suffice:
         return no_room(found)
