@@ -22,7 +22,10 @@ _FRAME = 4
 
 
 def draw(scene: Scene, width: int, charset: Charset) -> list[Line]:
-    lines = list(_lines(scene, max(width, NARROWEST), charset))
+    width = max(width, NARROWEST)
+    lines = [
+        line if len(line) <= width else line.fitted(width, charset.ellipsis) for line in _lines(scene, width, charset)
+    ]
     return [_ascii(line) for line in lines] if charset is ASCII else lines
 
 
@@ -34,14 +37,12 @@ def _lines(scene: Scene, width: int, charset: Charset) -> Iterator[Line]:
         if box.socket is None:
             yield from _boxes(scene, [box], width, charset)
     for tenant in scene.floating:
-        yield Line.of(Span(tenant.letter, Ink.VM, number_of(tenant.letter)), f" {_floating(tenant)}").fitted(
-            width, charset.ellipsis
-        )
+        yield Line.of(Span(tenant.letter, Ink.VM, number_of(tenant.letter)), f" {_floating(tenant)}")
     if scene.unplaced:
         yield from _wrapped(["Running, place not known:", *map(safe, scene.unplaced)], width, " ")
     yield from _distances(scene.distances, width)
     if scene.offline:
-        yield Line.of(f"Offline: CPU {safe(scene.offline)}").fitted(width, charset.ellipsis)
+        yield Line.of(f"Offline: CPU {safe(scene.offline)}")
     yield from _wrapped(list(_legend(scene, charset)), width, "   ")
 
 
@@ -135,7 +136,7 @@ def _distances(table: Mapping[int, Mapping[int, int]], width: int) -> Iterator[L
     if len(nodes) < 2 or far == {None}:
         return
     if len(far) == 1:
-        yield Line.of(f"Distance between nodes: {far.pop()} (10 to itself)")
+        yield from _wrapped(["Distance between nodes:", f"{far.pop()} (10 to itself)"], width, " ")
         return
     cell = max(4, len(str(nodes[-1])) + 2)
     head = "Distances "
@@ -161,7 +162,7 @@ def _legend(scene: Scene, charset: Charset) -> Iterator[str]:
         if mark in marks:
             yield f"{sign} {meaning}"
     if any(len(one.groups) > 1 for one in cores):
-        yield "gaps part clusters"
+        yield "gaps between clusters"
 
 
 def _wrapped(words: Sequence[str], width: int, gap: str) -> Iterator[Line]:

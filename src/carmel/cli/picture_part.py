@@ -78,6 +78,8 @@ def _pool_name(pool: Pool) -> str:
 
 def _share(pool: Pool) -> str:
     """``12 of 64 GiB``: the unit is said once where it is the same."""
+    if not pool.total_bytes:
+        return f"none, {human_bytes(pool.used_bytes)} used" if pool.used_bytes else "none"
     whole = human_bytes(pool.total_bytes)
     used = human_bytes(pool.used_bytes) if pool.used_bytes else "0"
     number, _, unit = used.partition(" ")
@@ -105,6 +107,8 @@ def _guests(guests: Sequence[Guest], width: int, charset: Charset) -> Iterator[L
 
 
 def _vcpus(guest: Guest) -> str:
+    if not guest.vcpus:
+        return "memory only"
     return f"{guest.vcpus} {'dedicated' if guest.tenant.dedicated else 'shared'}"
 
 
