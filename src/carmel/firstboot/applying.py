@@ -75,7 +75,9 @@ class FirstBoot:
     def _read(self) -> bytes | None:
         path = self._root / ESP / FILE
         try:
-            with path.open("rb") as file:
+            # What is no file must not be waited for.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise Refused(f"{FILE} is not a file", code="ConfigurationUnreadable")
                 return file.read(MAXIMUM_BYTES + 1)
