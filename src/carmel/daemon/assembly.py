@@ -17,7 +17,7 @@ from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.namespaces import add_namespace_controller
 from carmel.controllers.network import NetworkController
 from carmel.controllers.network_nics import UserNics
-from carmel.controllers.placement import Mover, Places, Surveyor
+from carmel.controllers.placement import Mover, Places, Rebalancer, Surveyor
 from carmel.controllers.placement.hotplug import Hotplug
 from carmel.controllers.runtime import Runtime
 from carmel.controllers.virtualmachine import Dependencies, LaunchedSpecs, VirtualMachineController
@@ -66,6 +66,7 @@ class Controllers:
         self._hotplug = Hotplug(self._host.machine_changed)
         launched = LaunchedSpecs(paths)
         mover = Mover(surveyor.ledger, hypervisor, launched)
+        Rebalancer(runtime, surveyor.ledger, mover)
         self._machines = VirtualMachineController(
             runtime,
             Dependencies(

@@ -4,6 +4,7 @@ from carmel.controllers.placement.ground import Ground, Means, make_ground, plai
 from carmel.controllers.placement.ledger import Ledger
 from carmel.controllers.placement.mover import Mover
 from carmel.controllers.placement.places import Places, PlaceView
+from carmel.controllers.placement.rebalancer import Rebalancer
 from carmel.controllers.placement.recorded import Recorded
 from carmel.controllers.placement.surveyor import Machine, Surveyor
 
@@ -15,6 +16,7 @@ __all__ = [
     "Mover",
     "PlaceView",
     "Places",
+    "Rebalancer",
     "Recorded",
     "Surveyor",
     "make_ground",

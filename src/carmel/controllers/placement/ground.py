@@ -8,9 +8,9 @@ from carmel.cpulist import format_cpu_list, parse_cpu_list
 from carmel.errors import Refused
 from carmel.hardware.model import Cpu, CpuKind, Group, Hardware, NumaNode
 from carmel.placement.defaults import default_rules
-from carmel.placement.model import Budget, Rules
+from carmel.placement.model import Rules
 from carmel.placement.silicon import Silicon, survey
-from carmel.resources.host import HostPlacementSpec, RebalanceMode
+from carmel.resources.host import HostPlacementSpec
 from carmel.units import human_bytes, parse_bytes
 
 
@@ -32,8 +32,6 @@ class Ground:
     rules: Rules
     silicon: Silicon
     means: Means
-    mode: RebalanceMode
-    budget: Budget
     problems: tuple[str, ...] = ()
 
 
@@ -55,8 +53,6 @@ def make_ground(hardware: Hardware, spec: HostPlacementSpec, means: Means, max_v
         rules=rules,
         silicon=survey(hardware, rules),
         means=means,
-        mode=spec.rebalance.mode,
-        budget=Budget(parse_bytes(spec.rebalance.memory_per_pass), spec.rebalance.moves_per_pass),
         problems=tuple(problem for problem in (cpu_problem, memory_problem) if problem),
     )
 

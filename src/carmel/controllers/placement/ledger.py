@@ -191,7 +191,7 @@ class Ledger:
             self._generation += 1
             self._tell_gone()
 
-    def set_movable(self, uid: str, movable: bool) -> None:  # noqa: FBT001 - the setter of one truth
+    def set_movable(self, uid: str, *, movable: bool) -> None:
         entry = self._entries.get(uid)
         if entry is not None and entry.known and entry.movable != movable:
             entry.movable = movable
@@ -223,6 +223,7 @@ class Ledger:
             entry.placement = entry.moving
         entry.moving = None
         self._put(uid, entry)
+        self._tell_look(uid)
 
     # -- within -------------------------------------------------------------------------------------------------
     def _counted(self, entry: _Entry) -> list[Placement]:

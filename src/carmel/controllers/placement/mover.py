@@ -117,6 +117,7 @@ class Mover:
         except CarmelError as error:
             if error.code == "CannotPin":
                 self._immovable[machine.launch.uid] = machine.launch.launch_id
+                self._ledger.set_movable(machine.launch.uid, movable=False)
             await self._make_sure(machine)
             raise
 

@@ -73,7 +73,7 @@ class Places:
     def follow(self, vm: VirtualMachine, machine: Machine) -> None:
         """Whether a running VM may be moved is as its spec says now, not as it said at the start."""
         movable = request_of(vm, frozenset()).movable and self.mover.can_move(machine)
-        self.ledger.set_movable(machine.launch.uid, movable)
+        self.ledger.set_movable(machine.launch.uid, movable=movable)
 
     def reserve(self, request: Request, impossible: Refusal | None) -> None:
         if impossible is not None:

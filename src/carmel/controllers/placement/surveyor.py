@@ -68,7 +68,7 @@ class Surveyor:
     async def _read(self) -> None:
         """A machine that cannot be read now is the one that was read last."""
         try:
-            hardware, means = await asyncio.to_thread(self._read_now)
+            self._hardware, self._means, self._status = await asyncio.to_thread(self._read_now)
         except CarmelError as error:
             fault = error
         except Exception as error:  # noqa: BLE001 - a kernel that says what nobody expected must not end the host
@@ -76,20 +76,17 @@ class Surveyor:
             fault = InternalError(f"the machine cannot be read: {type(error).__name__}: {error}")
         else:
             self._fault = None
-            if hardware != self._hardware or self._status is None:
-                self._hardware, self._status = hardware, hardware_status(hardware)
-            self._means = means
             return
         if self._fault is None or self._fault.message != fault.message:
             _log.warning("the machine cannot be read: %s", fault)
         self._fault = fault
 
-    def _read_now(self) -> tuple[Hardware, Means]:
+    def _read_now(self) -> tuple[Hardware, Means, HardwareStatus]:
         hardware, means = self.machine.read(), self.machine.means()
         check(hardware)
         # It is tried here what is done with it later, so that no nonsense gets further.
         make_ground(hardware, HostPlacementSpec(), means, None)
-        return hardware, means
+        return hardware, means, hardware_status(hardware)
 
     # -- for the Host -------------------------------------------------------------------------------------------
     @property
