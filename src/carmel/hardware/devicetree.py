@@ -77,8 +77,9 @@ def _cores(root: Sysroot, path: str, socket: int, depth: int) -> Iterator[tuple[
 
 
 def mapped_nodes(root: Sysroot, tree: str) -> Iterator[str]:
-    """Nodes whose registers the CPUs can reach: those below the root and buses with a ``ranges`` property (2.3.8). The
-    others (I2C, SPI, pin groups) are the most, and hold nothing that computes."""
+    """Nodes whose registers the CPUs can reach: those below the root and below buses with a ``ranges`` property
+    (Devicetree Specification, 2.3.8), where nodes have a unit address (2.2.1). The others (I2C, SPI, pin groups) are
+    the most, and hold nothing that computes."""
     pending = [(tree, 0)]
     visited = 0
     while pending and visited < _MOST_NODES:
@@ -88,6 +89,4 @@ def mapped_nodes(root: Sysroot, tree: str) -> Iterator[str]:
         if depth:
             yield path
         if depth == 0 or (depth < _DEEPEST and "ranges" in names):
-            pending += [
-                (f"{path}/{name}", depth + 1) for name in names if "@" in name or (depth == 0 and name == "soc")
-            ]
+            pending += [(f"{path}/{name}", depth + 1) for name in names if depth == 0 or "@" in name]

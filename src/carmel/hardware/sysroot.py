@@ -20,6 +20,8 @@ _MOST_LINKS = 40
 """As the kernel's own limit (path_resolution(7))."""
 _MOST_NAMES = 65536
 _LONGEST_WORD = 256
+_NOT_THERE = (OSError, ValueError)
+"""The latter for a name with a NUL in it."""
 _LONGEST_REMARK = 600
 
 
@@ -63,13 +65,13 @@ class Sysroot:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             handle = os.open(f"/{path}", flags) if self.live else self._open_below(path, flags | os.O_NOFOLLOW)
-        except (OSError, ValueError):
+        except _NOT_THERE:
             return None
         try:
             if not self.live and not stat.S_ISREG(os.fstat(handle).st_mode):
                 return None
             return os.read(handle, limit) if limit <= SMALL else _read(handle, limit)
-        except OSError:
+        except _NOT_THERE:
             return None
         finally:
             os.close(handle)
@@ -111,7 +113,7 @@ class Sysroot:
             return ()
         try:
             names = os.listdir(place)  # noqa: PTH208 - thousands of times: Path objects cost more than the call
-        except OSError:
+        except _NOT_THERE:
             return ()
         if len(names) > _MOST_NAMES:
             self.remark(f"/{path} holds {len(names)} entries: only {_MOST_NAMES} were looked at.")
@@ -127,7 +129,7 @@ class Sysroot:
         place = self._place(parent)
         try:
             return printable(os.readlink(f"{place}/{name}").rpartition("/")[2]) if place is not None else None  # noqa: PTH115 - as above
-        except OSError:
+        except _NOT_THERE:
             return None
 
     def real(self, path: str) -> str | None:
@@ -182,7 +184,7 @@ class Sysroot:
                 continue
             try:
                 target = os.readlink("/".join((self._root, *at, part)))  # noqa: PTH115 - as above
-            except OSError:
+            except _NOT_THERE:
                 at.append(part)
                 continue
             links += 1
@@ -198,7 +200,7 @@ class Sysroot:
 def _is_link(place: str) -> bool:
     try:
         return stat.S_ISLNK(os.lstat(place).st_mode)
-    except OSError:
+    except _NOT_THERE:
         return False
 
 

@@ -24,8 +24,12 @@ class Tree:
 
     def write(self, path: str, content: str | bytes) -> None:
         place = self.root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content.encode() if isinstance(content, str) else content)
+        data = content.encode() if isinstance(content, str) else content
+        try:
+            place.write_bytes(data)
+        except FileNotFoundError:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
 
     def link(self, path: str, target: str) -> None:
         place = self.root / path
