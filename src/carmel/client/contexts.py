@@ -39,13 +39,13 @@ def choose_context(name: str | None = None, environ: Mapping[str, str] | None = 
         return _local(env)
     files = list(_files(env))
     if wanted is None:
-        own = _read(files[0])
+        own = read_config(files[0])
         wanted = own.get("current-context") if own else None
         if not isinstance(wanted, str) or not wanted:
             return _local(env)
     seen: list[str] = [LOCAL]
     for file in files:
-        config = _read(file)
+        config = read_config(file)
         names = [str(one.get("name")) for one in _entries(config, "contexts")]
         if wanted in names:
             return _from_config(config, wanted, file)
@@ -60,7 +60,7 @@ def context_names(environ: Mapping[str, str] | None = None) -> list[str]:
     names = [LOCAL]
     for file in _files(os.environ if environ is None else environ):
         try:
-            names += [str(one.get("name")) for one in _entries(_read(file), "contexts")]
+            names += [str(one.get("name")) for one in _entries(read_config(file), "contexts")]
         except (Invalid, Refused):
             continue
     return list(dict.fromkeys(names))
@@ -76,15 +76,22 @@ def _local(env: Mapping[str, str]) -> Context:
     return Context(LOCAL, UnixEndpoint(socket))
 
 
+def own_file(environ: Mapping[str, str] | None = None) -> Path:
+    """Carmel's own file of contexts."""
+    env = os.environ if environ is None else environ
+    return Path(env["CARMEL_CONFIG"]) if env.get("CARMEL_CONFIG") else config_directory(env) / "config"
+
+
 def _files(env: Mapping[str, str]) -> Iterator[Path]:
-    yield Path(env["CARMEL_CONFIG"]) if env.get("CARMEL_CONFIG") else config_directory(env) / "config"
+    yield own_file(env)
     home = Path(env.get("HOME") or Path.home())
     for part in (env.get("KUBECONFIG") or str(home / ".kube" / "config")).split(os.pathsep):
         if part:
             yield Path(part)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> dict[str, Any]:
+    """What a kubeconfig file holds; nothing if there is none. Raises ``Refused`` or ``Invalid``."""
     try:
         size = file.stat().st_size
         text = file.read_text("utf-8") if size <= _MAX_CONFIG_BYTES else None

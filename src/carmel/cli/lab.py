@@ -1,0 +1,142 @@
+"""``carmel lab``: emulated Arm hosts on this machine that run Carmel, to try and to prove things on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from carmel.cli.delete import confirm, delete_one
+from carmel.cli.options import LabelType, options
+from carmel.cli.output import Output, output_option, print_object
+from carmel.cli.power import VM_KIND
+from carmel.cli.progress import Progress
+from carmel.cli.session import Session, with_session
+from carmel.cli.text import columns, duration
+from carmel.cli.waiting import timeout_option
+from carmel.client.contexts import context_names
+from carmel.client.objects import JsonObject, dig, metadata
+from carmel.errors import NotFound
+
+_FULL_HELP = "The full size: the host image with systemd, booted by UEFI (minutes instead of seconds)."
+
+
+def complete_labs(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from carmel.cli.lab_profiles import profiles  # as below
+
+    return [name for name in dict.fromkeys(one.name for one in profiles()) if name.startswith(incomplete)]
+
+
+@click.group()
+def lab() -> None:
+    """Make an emulated Arm server on this machine that runs Carmel, and talk to it as to any host.
+
+    \b
+    carmel lab up dual-socket
+    carmel --context lab-dual-socket host
+    carmel --context lab-dual-socket run micro --name a
+    carmel lab down dual-socket
+    """
+
+
+@lab.command()
+@options(
+    click.argument("profile", metavar="PROFILE", shell_complete=complete_labs),
+    click.option("--name", type=LabelType(), metavar="NAME", help="Call machine and context so, not lab-PROFILE."),
+    click.option("--full", is_flag=True, help=_FULL_HELP),
+)
+@timeout_option("20m")
+@output_option()
+@with_session
+def up(session: Session, *, profile: str, name: str | None, full: bool, timeout: float, output: Output | None) -> None:
+    """Make the machine of a profile, or start it again, and wait until its Carmel answers.
+
+    `carmel lab list` shows the profiles. The machine is a VM of this host like any other (`carmel get vm`): what it
+    starts from is built first where it is missing.
+
+    \b
+    carmel lab up dual-socket
+    carmel lab up raspberry-pi-4 --name pi
+    """
+    from carmel.cli.lab_profiles import FULL, MICRO, find_profile  # the manifests are YAML, which takes 10 ms to import
+    from carmel.cli.lab_up import bring_up
+
+    wanted = find_profile(profile, FULL if full else MICRO)
+    wanted = wanted.named(name or wanted.vm_name)
+    with Progress(quiet=output is not None) as progress:
+        vm = bring_up(session, wanted, timeout, progress)
+        progress.clear()
+        if output is not None:
+            print_object(vm, output)
+            return
+        click.echo(f"{wanted.vm_name} answers after {duration(progress.elapsed())}.")
+        click.echo(
+            f"Next: carmel --context {wanted.vm_name} host, carmel --context {wanted.vm_name} run micro --name a, "
+            f"carmel console {wanted.vm_name}"
+        )
+
+
+@lab.command("list")
+@with_session
+def list_(session: Session) -> None:
+    """List the profiles, and which of their machines there are."""
+    from carmel.cli.lab_profiles import profiles
+
+    made = list(lab_machines(session))
+    contexts = set(context_names())
+    rows = [("PROFILE", "SIZE", "MACHINE", "POWER", "CONTEXT", "WHAT")]
+    for profile in profiles():
+        vms = [vm for name, size, vm in made if (name, size) == (profile.name, profile.size)]
+        for vm in vms or [{}]:
+            name = metadata(vm, "name")
+            power = str(dig(vm, "status", "powerState") or "")
+            context = name if name in contexts else ""
+            rows.append((profile.name, profile.size, name, power, context, profile.description))
+    for line in columns(rows):
+        click.echo(line.rstrip())
+
+
+@lab.command()
+@options(
+    click.argument("profile", metavar="PROFILE", shell_complete=complete_labs),
+    click.option("--name", type=LabelType(), metavar="NAME", help="The machine's name, if it was given one."),
+    click.option("--full", is_flag=True, help="The machine of the full size."),
+    click.option("--force", "--yes", "-y", "force", is_flag=True, help="Do not ask."),
+)
+@timeout_option("5m")
+@with_session
+def down(session: Session, *, profile: str, name: str | None, full: bool, force: bool, timeout: float) -> None:
+    """Remove a lab machine: its disks with all that is on them, its keys and its context.
+
+    The image that it started from stays, as that of any VM does.
+
+    \b
+    carmel lab down dual-socket
+    """
+    from carmel.cli.lab_profiles import FULL, MICRO, find_profile
+    from carmel.client.context_file import remove_context
+
+    wanted = find_profile(profile, FULL if full else MICRO)
+    machine = name or wanted.vm_name
+    kind = session.client.discovery.find_kind(*VM_KIND)
+    doomed = [
+        (kind, vm)
+        for of, size, vm in lab_machines(session)
+        if (of, size, metadata(vm, "name")) == (wanted.name, wanted.size, machine)
+    ]
+    if not doomed:
+        raise NotFound(f"there is no machine {machine} of the lab {profile}", hint="`carmel lab list` shows which are")
+    confirm(doomed, force=force)
+    for _, vm in doomed:
+        delete_one(session, kind, vm, seconds=timeout)
+    remove_context(machine)
+
+
+def lab_machines(session: Session) -> Iterator[tuple[str, str, JsonObject]]:
+    """Profile, size and VM of each machine that there is."""
+    from carmel.cli.lab_profiles import LAB_LABEL, SIZE_LABEL
+
+    kind = session.client.discovery.find_kind(*VM_KIND)
+    for vm in session.client.list(kind, session.select(kind, labels=LAB_LABEL))["items"]:
+        labels = dig(vm, "metadata", "labels")
+        yield labels[LAB_LABEL], labels.get(SIZE_LABEL, ""), vm

@@ -1,0 +1,52 @@
+"""The keys of a lab machine, made where its administrator is and handed to it in a seed that nobody else reads.
+
+So its API is trusted from the first connection on, and an emulated machine need not make certificates itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from carmel.run import Command, SystemRunner
+
+_PKI = "/var/lib/carmel/pki"
+# As the daemon's ``apiserver.credentials`` names them. The authority's own key stays here and is forgotten: it has
+# signed what it was made for.
+_FILES = ("ca.crt", "server.crt", "server.key", "server.json")
+_TOKEN_FILE = "admin.token"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """``authority`` (PEM) is what the client trusts, ``token`` the administrator's; ``files`` what the daemon reads."""
+
+    authority: str
+    token: str = field(repr=False)
+    files: Mapping[str, str] = field(repr=False)
+
+    def script(self) -> str:
+        """User data for a ``lab-host``: a script that puts the files in their place."""
+        lines = ["#!/bin/sh", "# The keys of this machine. Who has them is its administrator.", "umask 077"]
+        lines += [f"mkdir -p {_PKI}", f"cd {_PKI} || exit 1"]
+        for name, text in self.files.items():
+            # Whole or not at all: a machine may lose its power at any time.
+            lines.append(f"printf %s {shlex.quote(text)} >{name}.new && mv {name}.new {name} || exit 1")
+        return "\n".join([*lines, "sync", ""])
+
+
+def make_keys() -> Keys:
+    """New ones, good for this machine's loopback address, which leads to the lab machine."""
+    with tempfile.TemporaryDirectory(prefix="carmel-lab-") as name:
+        folder = Path(name)
+        command = Command([Path(sys.executable), "-m", "carmel.apiserver.pki", folder])
+        asyncio.run(SystemRunner().run(command))
+        files = {file: (folder / file).read_text("ascii") for file in _FILES}
+    token = secrets.token_urlsafe(32)
+    return Keys(files["ca.crt"], token, {**files, _TOKEN_FILE: f"{token}\n"})
