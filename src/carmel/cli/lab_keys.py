@@ -20,7 +20,7 @@ _PKI = "/var/lib/carmel/pki"
 # As the daemon's ``apiserver.credentials`` names them. The authority's own key stays here and is forgotten: it has
 # signed what it was made for.
 _FILES = ("ca.crt", "server.crt", "server.key", "server.json")
-_TOKEN_FILE = "admin.token"
+_TOKEN_FILE = "admin.token"  # noqa: S105 - the name of a file
 
 
 @dataclass(frozen=True, slots=True)
