@@ -1,4 +1,5 @@
-"""Writes what is generated from the models: deploy/crds/*.yaml and docs/api.md. ``--check`` only compares."""
+"""Writes what is generated: deploy/crds/*.yaml and docs/api.md from the models, docs/boards.md from the catalogue of
+boards. ``--check`` only compares."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from carmel.hardware.boards.page import page
 from carmel.resources.registry import KINDS
 from carmel.resources.schema import crd, structural_schema
 
@@ -35,6 +37,8 @@ def _files() -> Iterator[tuple[Path, str]]:
         text = yaml.safe_dump(crd(kind), sort_keys=False, width=110)
         yield ROOT / "deploy" / "crds" / f"{kind.plural}.yaml", text
     yield ROOT / "docs" / "api.md", "\n".join(_reference()) + "\n"
+    boards = ROOT / "docs" / "boards.md"
+    yield boards, page(boards.read_text())
 
 
 def _reference() -> Iterator[str]:

@@ -39,6 +39,11 @@ _BOOK: Final = Source(
 _SLIT: Final = edk2(f"{_JADE}/Drivers/AcpiPlatformDxe/AcpiSlit.c", "ComputeSlitDistance")
 _PPTT: Final = edk2(f"{_JADE}/Drivers/AcpiPlatformDxe/AcpiPptt.c", "AcpiInstallPpttTable")
 _IORT: Final = edk2(f"{_JADE}/Drivers/AcpiPlatformDxe/AcpiIort.c", "mSmmuNodeTemplate")
+_CLUSTER_PAIRS: Final = Source(
+    "Linux stable mailing list, Darren Hart of Ampere, 2022",
+    "Ampere Altra defines CPU clusters in the ACPI PPTT: cpu_clustergroup_mask() has weight 2",
+    "https://lore.kernel.org/stable/?q=%22Ampere+Altra+defines+CPU+clusters%22",
+)
 _CPULIB: Final = edk2(
     "Silicon/Ampere/AmpereAltraPkg/Include/Library/AmpereCpuLib.h", "SUBNUMA_MODE_* and *_NUM_OF_REGION"
 )
@@ -79,7 +84,7 @@ def _altra_cores(count: int, max_frequency_khz: Fact[int]) -> CoreFacts:
         name="Neoverse-N1",
         cores=fact(count, _AC01),
         midr=fact(NEOVERSE_N1, midr_source("ARM_CPU_PART_NEOVERSE_N1"), _BOOT_LOG),
-        cluster=fact(2, _PPTT),
+        cluster=fact(2, _CLUSTER_PAIRS, _PPTT),
         max_frequency_khz=max_frequency_khz,
         caches=(
             fact(CacheShape(1, CacheType.DATA, 64 * KIB), _LSCPU),
@@ -95,8 +100,8 @@ _LIMITS: Final = (
     fact("Altra has at most 80 cores in a socket, Altra Max 128; parts with fewer exist.", _AC01),
 )
 _CLUSTERS: Final = fact(
-    "Its clusters are pairs of cores that share a mesh stop, not a cache: a core's caches are all its own.",
-    _PPTT,
+    "Its clusters are pairs of cores that share a snoop control unit but no cache: a core's caches are all its own.",
+    _CLUSTER_PAIRS,
     _LSCPU,
 )
 _SLC: Final = fact(

@@ -66,7 +66,7 @@ _XAVIER_NIC: Final = fact(
     linux(f"{_DTS}/tegra194-p2888.dtsi", "/bus@0/ethernet@2490000"),
 )
 _XAVIER_GPU: Final = fact(
-    Device(DeviceKind.GPU, "Tegra GV11B (Volta)", tree_node="/bus@0/host1x@13e00000/gpu@17000000"),
+    Device(DeviceKind.GPU, "Tegra GV11B (Volta)", tree_node="/bus@0/gpu@17000000"),
     linux(_T194, '/bus@0/gpu@17000000, compatible "nvidia,gv11b"'),
 )
 
@@ -94,7 +94,7 @@ AGX_XAVIER: Final = BoardFacts(
 _NX_DATA_SHEET: Final = Source(
     "NVIDIA Jetson Xavier NX data sheet, DA-09366-001 v1.3",
     "title of the module",
-    "https://developer.nvidia.com/jetson-xavier-nx-data-sheet",
+    "https://www.scribd.com/document/467713153/Jetson-Xavier-NX-Data-Sheet-v1-3",
 )
 _NX_CORES: Final = Source(
     "Max-N mode for Jetson Xavier NX", "README", "https://github.com/borongyuan/XavierNXOverclock"
@@ -170,6 +170,12 @@ AGX_ORIN: Final = BoardFacts(
     threads_per_core=fact(1, _T234_MAP),
     gic_version=fact(3, _T234_GIC),
     iommu=fact("NVIDIA SMMU-500", _T234_SMMU),
+    devices=(
+        fact(
+            Device(DeviceKind.GPU, "Tegra GA10B (Ampere)", tree_node="/gpu@17000000"),
+            linux(_T234, '/gpu@17000000, compatible "nvidia,ga10b"'),
+        ),
+    ),
     interfaces=fact((FirmwareInterface.DEVICE_TREE,), _ORIN_DTS),
     clock=fact("in the chip", linux(f"{_DTS}/tegra234-p3701-0000.dtsi", "/bus@0/rtc@c2a0000")),
     quirk_facts=(

@@ -52,6 +52,13 @@ _KVM_LOG: Final = Source(
 )
 
 
+_KVM_BROKEN: Final = Source(
+    "Raspberry Pi Linux, issue 6550",
+    "description: Raspberry Pi 5, 6.12 and 6.13",
+    "https://github.com/raspberrypi/linux/issues/6550",
+)
+
+
 def _gic_400(path: str) -> Source:
     return linux(path, 'gicv2: interrupt-controller, compatible "arm,gic-400"')
 
@@ -85,6 +92,7 @@ _TRAPPED_GICV: Final = fact(
     "KVM traps each access to the virtual interrupt controller, since its registers are not page-aligned for 16 KiB "
     "pages: interrupts cost more than on other boards unless a kernel with 4 KiB pages runs.",
     _KVM_LOG,
+    linux("arch/arm64/kvm/vgic/vgic-v2.c", "vgic_v2_probe: PAGE_ALIGNED"),
 )
 _GICV2_LIMIT = "Its interrupt controller is a GICv2: a VM can have 8 vCPUs at most."
 
@@ -197,6 +205,11 @@ PI_5: Final = BoardFacts(
             linux("Documentation/arch/arm64/hugetlbpage.rst", "table of sizes"),
         ),
         _TRAPPED_GICV,
+        fact(
+            "Raspberry Pi's own kernels 6.12 and 6.13 of December 2024 set up no virtual interrupt controller, and VMs "
+            "hang after their firmware's first lines: take an older or a newer one.",
+            _KVM_BROKEN,
+        ),
         fact(
             "Without a battery at its connector the clock starts anew with the power: certificates may look as if they "
             "were not valid yet.",

@@ -28,7 +28,7 @@ def mail(message_id: str, subject: str, where: str) -> Source:
 
 
 def _github(title: str, repository: str, path: str, where: str) -> Source:
-    return Source(title, f"{path}: {where}", f"https://github.com/{repository}/blob/master/{path}")
+    return Source(f"{title}, {path}", where, f"https://github.com/{repository}/blob/master/{path}")
 
 
 CPUTYPE: Final = "arch/arm64/include/asm/cputype.h"
