@@ -22,6 +22,7 @@ from carmel.hardware.model import (
     PciDevice,
     SrIov,
 )
+from carmel.resources.base import Model
 from carmel.resources.host_hardware import (
     AcceleratorStatus,
     BoardStatus,
@@ -43,7 +44,8 @@ from carmel.resources.host_hardware import (
 LARGEST_BYTES = 150 * 1024
 """As JSON. No object may exceed 256 KiB, and a Host has more in it than its machine."""
 _BRIDGE = 0x06
-_MOST_FUNCTIONS = 256
+_FEW_FUNCTIONS = 256
+_ROOM_FOR_REMARKS = 512
 _MOST_DEVICES = 128
 _MOST_NODES = 64
 
@@ -54,11 +56,15 @@ def hardware_status(hardware: Hardware) -> HardwareStatus:
     status = _whole(hardware)
     said: list[str] = []
     for cut in _CUTS:
-        if len(status.model_dump_json(by_alias=True, exclude_none=True)) <= LARGEST_BYTES:
+        if _size(status) <= LARGEST_BYTES:
             break
         said += cut(status)
         status.remarks = [*hardware.remarks, *said] or None
     return status
+
+
+def _size(part: Model) -> int:
+    return len(part.model_dump_json(by_alias=True, exclude_none=True))
 
 
 def _whole(hardware: Hardware) -> HardwareStatus:
@@ -230,9 +236,12 @@ def _without_bridges(status: HardwareStatus) -> list[str]:
 
 
 def _without_many_functions(status: HardwareStatus) -> list[str]:
-    return _keep_pci(
-        status, (status.pci or [])[:_MOST_FUNCTIONS], f"PCI functions beyond {_MOST_FUNCTIONS} are left out"
-    )
+    """The last ones, as few as will do, but never all."""
+    functions = list(status.pci or ())
+    over = _size(status) - LARGEST_BYTES + _ROOM_FOR_REMARKS
+    while over > 0 and len(functions) > _FEW_FUNCTIONS:
+        over -= _size(functions.pop()) + 1
+    return _keep_pci(status, functions, f"more PCI functions than the first {len(functions)} are left out")
 
 
 def _keep_pci(status: HardwareStatus, kept: list[PciStatus], sentence: str) -> list[str]:
