@@ -15,8 +15,11 @@ from datetime import datetime
 from pathlib import Path
 
 from carmel.errors import CarmelError, Refused
+from carmel.hypervisor import guestmemory
 from carmel.hypervisor.config import Accelerator, MachineConfig, Pinning
 from carmel.hypervisor.machine import ConsoleStream, Launch, MachineChange, MachineState
+from carmel.hypervisor.pinning.failures import CannotPin
+from carmel.hypervisor.pinning.holding import check_pinning
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import GuestStatus, Termination, TerminationReason
 
@@ -32,6 +35,12 @@ class World:
     machines: dict[str, FakeMachine] = field(default_factory=dict)
     launches: list[MachineConfig] = field(default_factory=list)
     """Every start that ever was."""
+    no_dedicated: str | None = None
+    """Why this host has no cpusets; ``None``: it has."""
+
+    def require_cpusets(self, *, needed: bool) -> None:
+        if needed and self.no_dedicated is not None:
+            raise CannotPin(self.no_dedicated)
 
 
 class FakeMachine:
@@ -44,7 +53,7 @@ class FakeMachine:
         self.told: GuestStatus | None = None
         self.addresses: dict[str, list[str]] = {}
         self.presses = 0
-        self.pinning = config.pinning
+        self.moves: list[Pinning] = []
         self.listeners: list[Callable[[str, str], None]] = []
         self._world = world
         self._state = MachineState.PAUSED if paused else MachineState.RUNNING
@@ -59,6 +68,10 @@ class FakeMachine:
     @property
     def state(self) -> MachineState:
         return self._state
+
+    @property
+    def pinning(self) -> Pinning | None:
+        return self.moves[-1] if self.moves else self.config.pinning
 
     def end(self, state: MachineState) -> None:
         """The guest shut down or panicked, or QEMU died."""
@@ -103,7 +116,13 @@ class FakeMachine:
         return self._gone(reason, "")
 
     async def repin(self, pinning: Pinning) -> None:
-        self.pinning = pinning
+        before = self.pinning
+        self._require_live()
+        if before is None:
+            raise CannotPin("it was started without a place")
+        check_pinning(pinning, len(before.vcpus))
+        self._world.require_cpusets(needed=pinning.exclusive or pinning.memory_nodes != before.memory_nodes)
+        self.moves.append(pinning)
 
     async def migration_blockers(self) -> Sequence[str]:
         return self.blockers
@@ -150,6 +169,10 @@ class FakeHypervisor:
     async def launch(self, config: MachineConfig, *, paused: bool = False, restore: bool = False) -> FakeMachine:
         if config.uid in self._world.machines:
             raise Refused("it runs already", code="MachineRunning")
+        guestmemory.check(config)
+        if config.pinning is not None:
+            check_pinning(config.pinning, config.cpu.count)
+            self._world.require_cpusets(needed=config.pinning.exclusive)
         if self.failure is not None:
             # A real one tells of the process that it started and that ended.
             self._tell(config.uid, "ended")

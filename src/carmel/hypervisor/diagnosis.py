@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from carmel.cpulist import format_cpu_list
 from carmel.errors import CarmelError, Refused
+from carmel.hypervisor.config import MachineConfig
 from carmel.hypervisor.failures import QEMUFailed
+from carmel.units import format_bytes
 
 # (what they say, code, what to do), the first that fits.
 _KNOWN: Sequence[tuple[re.Pattern[str], str, str]] = tuple(
@@ -32,7 +35,22 @@ _KNOWN: Sequence[tuple[re.Pattern[str], str, str]] = tuple(
             "NoAccelerator",
             "the accelerator cannot be used: carmel doctor says why",
         ),
+        (
+            r"number of smp cpus requested .* exceeds max cpus",
+            "TooManyCPUs",
+            "this host's interrupt controller takes no more (a GICv2: 8): give the VM fewer vCPUs",
+        ),
+        (
+            r"virtualization extensions to the guest cpu",
+            "NestedVirtualizationUnavailable",
+            "leave spec.cpu.nestedVirtualization out: this host's KVM and QEMU cannot nest",
+        ),
     )
+)
+_NO_HUGE_PAGES = re.compile(r"unable to map backing store|preallocating memory failed", re.IGNORECASE)
+_NO_SUCH_PAGES = re.compile(r"failed to create memfd|failed to resize memfd", re.IGNORECASE)
+_NOT_BOUND = re.compile(
+    r"cannot bind memory to host numa nodes|invalid host-nodes value|property '.*host-nodes' not found", re.IGNORECASE
 )
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+Z ")
 
@@ -47,6 +65,43 @@ def explain(program: str, words: Sequence[str], how: str) -> CarmelError:
                 return Refused(f"{program} could not start: {line}", code=code, hint=hint)
     hint = "machines/UID/qemu.log below carmeld's state directory holds all that it said"
     return QEMUFailed(f"{program} ended ({how}): {last}", hint=hint)
+
+
+def explain_start(config: MachineConfig, words: Sequence[str], how: str) -> CarmelError:
+    """Why QEMU ended before it answered: ``explain``, with what ``config`` knows of the memory that was wanted."""
+    return _memory_problem(config, "\n".join(words)) or explain("QEMU", words, how)
+
+
+def _memory_problem(config: MachineConfig, said: str) -> CarmelError | None:
+    nodes = format_cpu_list(node.host_node for node in config.numa if node.host_node is not None)
+    where = f" on node {nodes}" if nodes else ""
+    if config.page_bytes is not None:
+        size = format_bytes(config.page_bytes)
+        if _NO_SUCH_PAGES.search(said):
+            return Refused(
+                f"this host's kernel has no huge pages of {size}",
+                code="UnknownPageSize",
+                field="spec.memory.pageSize",
+                hint="carmel host shows the sizes that it has",
+            )
+        if _NO_HUGE_PAGES.search(said):
+            count, memory = config.memory_bytes // config.page_bytes, format_bytes(config.memory_bytes)
+            pool = f"hugepages/hugepages-{config.page_bytes // 1024}kB/nr_hugepages"
+            folder = "/sys/devices/system/node/nodeN" if nodes else "/sys/kernel/mm"
+            return Refused(
+                f"there are not {count} free huge pages of {size}{where} for the VM's {memory}",
+                code="InsufficientHugePages",
+                field="spec.memory.pageSize",
+                hint=f"reserve more: write their number to {folder}/{pool}, or leave spec.memory.pageSize out",
+                retryable=True,
+            )
+    if nodes and _NOT_BOUND.search(said):
+        return Refused(
+            f"the VM's memory cannot be bound to the host's node {nodes}: it has no memory that QEMU may use",
+            code="MemoryNodeUnavailable",
+            hint="carmel host shows the nodes that there are, and their memory",
+        )
+    return None
 
 
 def exit_in_words(status: int | None) -> str:

@@ -16,7 +16,7 @@ from carmel.hypervisor import logs, savedstate
 from carmel.hypervisor.account import Account
 from carmel.hypervisor.commandline import CommandLine, Platform, Sockets, Start, command_line
 from carmel.hypervisor.config import Helper, MachineConfig
-from carmel.hypervisor.diagnosis import exit_in_words, explain
+from carmel.hypervisor.diagnosis import exit_in_words, explain_start
 from carmel.hypervisor.directory import listen, prepare, remove_runtime
 from carmel.hypervisor.failures import QEMUFailed, QEMUNotAnswering
 from carmel.hypervisor.helpers import wait_until_ready
@@ -81,6 +81,7 @@ class Launching:
         """Files, sockets and the record, durable before anything runs."""
         if self.config.pinning is not None:
             check_pinning(self.config.pinning, self.config.cpu.count)
+            self.around.pinner.require(self.config.pinning)
         layers = {disk.name: disk_layers(disk) for disk in self.config.disks}
         if self.restore and not self._paths.saved_state.exists():
             raise Refused("there is no saved state to restore", code="NoSavedState")
@@ -154,11 +155,9 @@ class Launching:
         return machine
 
     async def _start_qemu(self, record: LaunchRecord, descriptors: list[int], started: list[Running]) -> Running:
-        """QEMU, where it has a cpuset already in that when its first instruction runs."""
+        """QEMU, which is in its cpuset, if it is to have one, when its first instruction runs."""
         cpuset = self.around.pinner.cpuset(record.uid, record.launch_id)
         if record.pinning is None or not cpuset.gated:
-            if record.pinning is not None:
-                await cpuset.start([], record.pinning, self._title)
             return await self._spawn(self._what(record.argv, descriptors), started)
         with Gate(self._paths.runtime) as gate:
             waiting = self._what(gate.argv(record.argv), [*descriptors, gate.descriptor])
@@ -202,7 +201,7 @@ class Launching:
 
     def _last_words(self, record: LaunchRecord, qemu: Running) -> CarmelError:
         words = logs.last_words(self._paths.qemu_log, record.log_offset)
-        return explain("QEMU", words, exit_in_words(qemu.status))
+        return explain_start(self.config, words, exit_in_words(qemu.status))
 
     async def _restore(self, machine: QemuMachine) -> None:
         try:

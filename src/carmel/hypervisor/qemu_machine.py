@@ -167,10 +167,14 @@ class QemuMachine:
 
     @property
     def pids(self) -> tuple[int, tuple[int, ...]]:
-        """QEMU's, and its helpers'. Raises ``Refused`` (``MachineNotRunning``)."""
+        """QEMU's, and its helpers'."""
+        return self.require_process().process.pid, tuple(each.process.pid for each in self._helpers if not each.ended)
+
+    def require_process(self) -> Running:
+        """Raises ``Refused`` (``MachineNotRunning``)."""
         if self._qemu is None or self._qemu.ended:
             raise not_running(self.record.uid)
-        return self._qemu.process.pid, tuple(each.process.pid for each in self._helpers if not each.ended)
+        return self._qemu
 
     async def keep_pinning(self, pinning: Pinning) -> None:
         """Write it into the launch record. Raises ``OSError``; then the record is as before."""

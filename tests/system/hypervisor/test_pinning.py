@@ -6,22 +6,36 @@ seen in an emulated host with two (tests/system/lab).
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import json
 import os
+import pickle
 import re
-from collections.abc import AsyncIterator
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from carmel.cpulist import parse_cpu_list
 from carmel.errors import Refused
-from carmel.hypervisor.config import CpuConfig, GuestNodeConfig, MachineConfig, Pinning
+from carmel.hypervisor.config import CpuConfig, GuestNodeConfig, KernelFirmware, MachineConfig, Pinning
 from carmel.hypervisor.pinning import Means, pinning_abilities
+from carmel.hypervisor.pinning.cgroups import CgroupTree
+from carmel.hypervisor.pinning.gate import Gate
 from carmel.hypervisor.qemu_machine import QemuMachine
 from carmel.paths import short_hash
+from carmel.storage.build import KernelBundle
 from carmel.units import MIB
+from tests.fakes.cgroups_contract import check_cpusets
+from tests.fakes.moves_contract import check_moves
 from tests.system.hypervisor.conftest import ConfigMaker, House, answer, until_prompt
+from tests.system.hypervisor.test_adoption import killed_daemon
 
 ABILITIES = pinning_abilities()
 CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -152,6 +166,102 @@ async def test_a_start_at_cpus_that_are_not_there_leaves_nothing(emptied: House,
     assert caught.value.code == "CannotPin"
     assert "4000" in caught.value.message
     assert not emptied.paths.machine(config.uid).launch_record.exists()
+
+
+async def test_the_contract_that_the_fake_keeps(emptied: House, make_config: ConfigMaker) -> None:
+    nowhere = make_config()
+    await check_moves(emptied.hypervisor(), lambda pinning: pinned(make_config, pinning), nowhere, CPUS)
+
+
+@needs_two_cpus
+@needs_cgroups
+def test_cgroups_are_as_the_fake_has_them() -> None:
+    assert ABILITIES.hierarchy is not None
+    process = subprocess.Popen(["sleep", "100"])
+
+    def end() -> None:
+        process.kill()
+        process.wait()
+
+    try:
+        check_cpusets(ABILITIES.hierarchy, f"test-{os.getpid()}", tuple(CPUS), process.pid, end)
+    finally:
+        end()
+
+
+@needs_two_cpus
+async def test_a_killed_daemons_vm_is_held_again(emptied: House, make_config: ConfigMaker) -> None:
+    """Found by the next daemon, and brought to where its record has it."""
+    pinning = crosswise()
+    config = pinned(make_config, pinning)
+    async with killed_daemon(emptied.paths, config) as (_launch_id, pid):
+        pass
+    for task in (Path("/proc") / str(pid) / "task").iterdir():
+        # As if the daemon had not come so far.
+        os.sched_setaffinity(int(task.name), CPUS)
+    (machine,) = await emptied.hypervisor().adopt()
+    assert machine.pinning == pinning
+    assert_held(machine, pinning)
+    await machine.kill("done")
+
+
+@needs_cgroups
+async def test_what_a_killed_daemon_left_is_removed(emptied: House, make_config: ConfigMaker) -> None:
+    """A start that waits at its gate, and a cpuset without a VM."""
+    config = pinned(make_config, crosswise())
+    machine = await emptied.hypervisor().launch(config, paused=True)
+    lost = emptied.paths.runtime / "vm" / "lost"
+    lost.mkdir()
+    with Gate(lost) as gate:
+        waiting = subprocess.Popen(gate.argv(["sleep", "100"]), pass_fds=[gate.descriptor])  # noqa: ASYNC220
+    assert ABILITIES.hierarchy is not None
+    stale = CgroupTree(ABILITIES.hierarchy, short_hash(str(emptied.paths.state))).make("stale", crosswise())
+    second = emptied.hypervisor()
+    (found,) = await second.adopt()
+    assert found.launch.pid == machine.launch.pid
+    assert waiting.wait(10) == -signal.SIGKILL
+    assert not stale.directory.exists()
+    assert cgroup(emptied, config.uid).exists()
+    await found.kill("done")
+
+
+@pytest.fixture
+def users_home(bundle: KernelBundle) -> Iterator[Path]:
+    """A directory of the user nobody, with the micro guest."""
+    home = Path(tempfile.mkdtemp(prefix="carmel-"))
+    for name in ("kernel", "initrd"):
+        shutil.copy(getattr(bundle, name), home / name)
+    for path in (home, *home.iterdir()):
+        shutil.chown(path, "nobody")
+    yield home
+    shutil.rmtree(home)
+
+
+@needs_two_cpus
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_a_user_without_rights(users_home: Path, make_config: ConfigMaker) -> None:
+    """Threads have their CPUs, memory its node; nothing is dedicated, and memory does not move."""
+    firmware = KernelFirmware(users_home / "kernel", users_home / "initrd", "console=ttyAMA0")
+    config = pinned(make_config, crosswise(), firmware=firmware)
+    (users_home / "config.pickle").write_bytes(pickle.dumps(config))
+    role = await asyncio.create_subprocess_exec(
+        sys.executable,
+        Path(__file__).parent / "rootless_role.py",
+        users_home,
+        "nobody",
+        stdout=asyncio.subprocess.PIPE,
+        env={"PYTHONPATH": ":".join(sys.path), "PATH": os.environ["PATH"]},
+    )
+    async with asyncio.timeout(60):
+        said, _ = await role.communicate()
+    assert json.loads(said) == {
+        "means": "affinity",
+        "held": {"0": [CPUS[1]], "1": [CPUS[0]], "others": [CPUS[0]]},
+        "bound": True,
+        "moved": {"0": [CPUS[0]], "1": [CPUS[0]], "others": [CPUS[0]]},
+        "dedicated": "DedicatedCPUsUnavailable",
+        "far": "CannotPin",
+    }
 
 
 async def test_a_vm_without_a_place_is_not_moved(house: House, make_config: ConfigMaker) -> None:

@@ -94,11 +94,10 @@ class NoCpuset:
     def __init__(self, abilities: PinningAbilities) -> None:
         self._reason = abilities.no_dedicated or "this host has no cpusets"
 
-    async def start(self, _pids: Sequence[int], pinning: Pinning, _title: str) -> None:
-        self._require_shared(pinning)
+    async def start(self, pids: Sequence[int], pinning: Pinning, title: str) -> None:
+        """Nothing to do."""
 
     async def change(self, _pids: Sequence[int], before: Pinning, after: Pinning) -> None:
-        self._require_shared(after)
         if before.memory_nodes != after.memory_nodes:
             # The nodes that QEMU bound its memory to can only be changed from outside through a cpuset.
             raise CannotPin(
@@ -107,13 +106,4 @@ class NoCpuset:
             )
 
     async def remove(self) -> None:
-        pass
-
-    def _require_shared(self, pinning: Pinning) -> None:
-        if pinning.exclusive:
-            raise CannotPin(
-                f"no CPUs can be kept for a VM here: {self._reason}",
-                code="DedicatedCPUsUnavailable",
-                field="spec.cpu.policy",
-                hint="use the policy Shared, or run carmeld as root",
-            )
+        """Nothing to do."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from carmel.hypervisor.pinning.failures import CannotPin
 from carmel.run import find_program
 
 _OPTION = "--no-fork"
@@ -31,7 +32,11 @@ class Gate:
 
     def __enter__(self) -> Self:
         self.descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(self.descriptor)
+            raise CannotPin("an earlier start of this VM still waits for its cpuset", retryable=True) from exc
         return self
 
     def __exit__(

@@ -49,10 +49,11 @@ async def hold(machine: QemuMachine) -> None:
 
 
 async def repin(machine: QemuMachine, after: Pinning) -> None:
-    """Move a running VM, or leave everything as it was. Raises ``CannotPin``.
+    """Move a running VM, or leave everything as it was. Raises ``CannotPin``, ``Refused`` (``MachineNotRunning``).
 
     The record is first: if the daemon dies, the next one goes on with ``hold``.
     """
+    machine.require_process()
     before = machine.record.pinning
     if before is None:
         raise CannotPin(
@@ -60,6 +61,7 @@ async def repin(machine: QemuMachine, after: Pinning) -> None:
             hint="stop the VM and start it: it is then placed",
         )
     check_pinning(after, len(before.vcpus))
+    machine.pinner.require(after)
     try:
         await machine.keep_pinning(after)
         await _move(machine, before, after)

@@ -10,6 +10,7 @@ from carmel.hypervisor.config import Pinning
 from carmel.hypervisor.pinning.abilities import Means, PinningAbilities, pinning_abilities
 from carmel.hypervisor.pinning.cgroups import CgroupTree
 from carmel.hypervisor.pinning.cpuset import CgroupCpuset, Cpuset, NoCpuset, ScopeCpuset
+from carmel.hypervisor.pinning.failures import CannotPin
 from carmel.hypervisor.pinning.scope import scope_name
 from carmel.paths import Paths, short_hash
 from carmel.run import Runner
@@ -33,6 +34,16 @@ class Pinner:
     @property
     def pins_threads(self) -> bool:
         return self.abilities.means is not Means.NOTHING
+
+    def require(self, pinning: Pinning) -> None:
+        """Raises ``CannotPin`` (``DedicatedCPUsUnavailable``) for what this host has no means for."""
+        if pinning.exclusive and self.abilities.no_dedicated is not None:
+            raise CannotPin(
+                f"no CPUs can be kept for a VM here: {self.abilities.no_dedicated}",
+                code="DedicatedCPUsUnavailable",
+                field="spec.cpu.policy",
+                hint="use the policy Shared",
+            )
 
     def start_on(self, pinning: Pinning | None) -> Sequence[int] | None:
         """The CPUs that a VM's processes are to start on; ``None``: a cpuset sees to it, or nothing can."""
