@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +52,21 @@ class Tree:
             for place in self.root.rglob("*")
             if place.is_symlink() or not place.is_dir()
         )
+
+    @contextmanager
+    def kept(self, paths: Iterable[str]) -> Iterator[None]:
+        """Whatever is done to these files and links meanwhile, they are as before afterwards."""
+        links = {path: str(place.readlink()) for path in paths if (place := self.root / path).is_symlink()}
+        files = {path: (self.root / path).read_bytes() for path in paths if path not in links}
+        try:
+            yield
+        finally:
+            for path in (*links, *files):
+                (self.root / path).unlink(missing_ok=True)
+            for path, target in links.items():
+                self.link(path, target)
+            for path, data in files.items():
+                self.write(path, data)
 
     # -- CPUs -----------------------------------------------------------------------------------------------------
     def cpu(self, cpu: int, topology: dict[str, object], midr: int | None = None, **attributes: object) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carmel.errors import CarmelError
@@ -22,7 +21,7 @@ from tests.unit.hardware.machines import GIB, Tree, raspberry_pi_4, server, xavi
 
 _CPU = "sys/devices/system/cpu"
 _NODE = "sys/devices/system/node"
-_HERE = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_HERE = settings(max_examples=30, deadline=None)
 
 
 def check(found: Hardware) -> Hardware:
@@ -74,16 +73,27 @@ def test_cpuinfo_alone_is_a_machine(tmp_path: Path) -> None:
     assert f"/{_CPU}/online says nothing: CPUs 0 were taken to be online." in found.remarks
 
 
-@pytest.mark.parametrize("make", [server, raspberry_pi_4, xavier])
+@pytest.fixture(scope="module", params=[server, raspberry_pi_4, xavier], ids=lambda make: make.__name__)
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Built once: each example puts back what it changed."""
+    tree: Tree = request.param(tmp_path_factory.mktemp("machine"))
+    tree.nvme(0, "0000:01:00.0", 0)
+    tree.nic("enp1s0", "0000:02:00.0", 0, 8)
+    return tree
+
+
+def some(tree: Tree, data: st.DataObject, most: int = 8) -> list[str]:
+    return data.draw(st.lists(st.sampled_from(tree.files()), min_size=1, max_size=most, unique=True))
+
+
 @given(data=st.data())
 @_HERE
-def test_missing_files_anywhere(
-    tmp_path_factory: pytest.TempPathFactory, make: Callable[[Path], Tree], data: st.DataObject
-) -> None:
-    tree = make(tmp_path_factory.mktemp("machine"))
-    for path in data.draw(st.lists(st.sampled_from(tree.files()), min_size=1, max_size=12, unique=True)):
-        tree.remove(path)
-    check(read_hardware(tree.root))
+def test_missing_files_anywhere(machine: Tree, data: st.DataObject) -> None:
+    paths = some(machine, data, 16)
+    with machine.kept(paths):
+        for path in paths:
+            machine.remove(path)
+        check(read_hardware(machine.root))
 
 
 _LIES = st.one_of(
@@ -113,34 +123,29 @@ _LIES = st.one_of(
 )
 
 
-@pytest.mark.parametrize("make", [server, raspberry_pi_4, xavier])
 @given(data=st.data())
 @_HERE
-def test_lies_anywhere(
-    tmp_path_factory: pytest.TempPathFactory, make: Callable[[Path], Tree], data: st.DataObject
-) -> None:
-    tree = make(tmp_path_factory.mktemp("machine"))
-    if make is server:
-        tree.nvme(0, "0000:01:00.0", 1)
-        tree.nic("enp1s0", "0000:02:00.0", 1, 8)
-    for path in data.draw(st.lists(st.sampled_from(tree.files()), min_size=1, max_size=6, unique=True)):
-        if not (tree.root / path).is_symlink():
-            tree.write(path, data.draw(_LIES))
-    check(read_hardware(tree.root))
+def test_lies_anywhere(machine: Tree, data: st.DataObject) -> None:
+    paths = [path for path in some(machine, data) if not (machine.root / path).is_symlink()]
+    with machine.kept(paths):
+        for path in paths:
+            machine.write(path, data.draw(_LIES))
+        check(read_hardware(machine.root))
 
 
 @given(data=st.data())
 @_HERE
-def test_links_that_lead_in_circles_or_away(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    tree = server(tmp_path_factory.mktemp("machine"))
+def test_links_that_lead_in_circles_or_away(machine: Tree, data: st.DataObject) -> None:
     targets = st.sampled_from([".", "..", "/", "self", "../../../../../../../../..", "/sys", "/etc/passwd", "missing"])
-    for path in data.draw(st.lists(st.sampled_from(tree.files()), min_size=1, max_size=6, unique=True)):
-        tree.remove(path)
-        tree.link(path, data.draw(targets))
-    check(read_hardware(tree.root))
+    paths = some(machine, data)
+    with machine.kept(paths):
+        for path in paths:
+            machine.remove(path)
+            machine.link(path, data.draw(targets))
+        check(read_hardware(machine.root))
 
 
-@pytest.mark.parametrize("after", range(0, 60, 3))
+@pytest.mark.parametrize("after", range(0, 56, 5))
 def test_cpus_that_vanish_between_two_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """The folder of CPU 3 goes after so many reads. Whenever that is, a machine comes out."""
     tree = server(tmp_path, sockets=1)
