@@ -6,6 +6,7 @@ from pathlib import Path
 
 from carmel.client.discovery import CARMEL_API
 from carmel.client.objects import JsonObject
+from carmel.errors import CarmelError, Refused
 from carmel.hardware.model import Hardware
 from carmel.hardware.reader import read_hardware
 from carmel.hardware.status import hardware_status
@@ -14,9 +15,20 @@ from carmel.units import format_bytes
 
 
 def recorded_host(root: Path) -> JsonObject:
-    """A machine from its recorded ``/sys`` and ``/proc``. Raises what ``read_hardware`` raises for a folder that is no
-    machine."""
-    return host_object(root.resolve().name or "machine", read_hardware(root))
+    """Raises ``Refused`` for a folder that is no machine."""
+    return host_object(recorded_name(root), read_recorded(root))
+
+
+def recorded_name(root: Path) -> str:
+    return root.resolve().name or "machine"
+
+
+def read_recorded(root: Path) -> Hardware:
+    """A machine from its recorded ``/sys`` and ``/proc``. Raises ``Refused`` for a folder that is none."""
+    try:
+        return read_hardware(root)
+    except CarmelError as exc:
+        raise Refused(f"{root} is no machine: {exc.message}", code=exc.code, hint=exc.hint) from exc
 
 
 def host_object(name: str, hardware: Hardware) -> JsonObject:

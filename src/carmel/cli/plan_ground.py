@@ -9,13 +9,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from carmel.cli.host_hardware import hardware_told
+from carmel.cli.host_recorded import read_recorded, recorded_name
 from carmel.cli.host_view import hardware_of, memory_by_node
 from carmel.client.objects import JsonObject, dig, metadata
 from carmel.cpulist import parse_cpu_list
 from carmel.errors import CarmelError, Invalid
 from carmel.hardware.boards import find_board, synthetic
 from carmel.hardware.model import Hardware
-from carmel.hardware.reader import read_hardware
 from carmel.placement.defaults import default_rules
 from carmel.placement.model import GuestNode, GuestTopology, Placement, Rules
 from carmel.placement.requests import nodes_near, request_of
@@ -43,9 +43,9 @@ def board_ground(board_id: str, memory: str | None, huge_pages: Mapping[int, int
 
 
 def recorded_ground(root: Path) -> Ground:
-    """Raises what ``read_hardware`` raises for a folder that is no machine."""
-    hardware = read_hardware(root)
-    return Ground(root.resolve().name or "machine", hardware, default_rules(hardware), {})
+    """Raises ``Refused`` for a folder that is no machine."""
+    hardware = read_recorded(root)
+    return Ground(recorded_name(root), hardware, default_rules(hardware), {})
 
 
 def host_ground(host: JsonObject, vms: Sequence[JsonObject]) -> Ground:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carmel.cli.picture import NARROWEST, draw
@@ -75,10 +75,11 @@ def without_escapes(text: str) -> str:
 
 
 shapes = st.tuples(
-    st.integers(1, 8), st.integers(1, 4), st.integers(1, 70), st.none() | st.integers(1, 40), st.integers(0, 260)
+    st.integers(1, 5), st.integers(1, 3), st.integers(1, 70), st.none() | st.integers(1, 40), st.integers(0, 260)
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(shape=shapes, charset=st.sampled_from([UTF8, ASCII]))
 def test_every_cpu_is_drawn_once_and_no_line_is_too_long(
     shape: tuple[int, int, int, int | None, int], charset: Charset
@@ -95,6 +96,7 @@ def test_every_cpu_is_drawn_once_and_no_line_is_too_long(
     assert drawn[charset.free] == total - 1
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     lists=st.lists(st.sets(st.integers(0, 40), max_size=6), max_size=4),
     memory=st.dictionaries(st.integers(-1, 4), st.integers(0, 2**50), max_size=3),

@@ -1,7 +1,8 @@
 """A host in small: the real API and the real store on a Unix socket, and controllers that do as theirs do, at once.
 
-Images are downloaded in three steps, VMs get what their spec wants, consoles echo. An image whose source is named
-``broken`` fails; a VM labelled ``stuck`` never becomes what it should be.
+Images are downloaded in three steps, VMs get what their spec wants, consoles echo, hosts make the moves that they
+propose. An image whose source is named ``broken`` fails; a VM labelled ``stuck`` never becomes what it should be; one
+named ``stubborn`` cannot be moved.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ class World:
             uvicorn.Config(as_me, uds=str(self.socket), lifespan="off", log_level="error", ws="websockets-sansio")
         )
         tasks = [asyncio.create_task(server.serve())]
-        tasks += [asyncio.create_task(one) for one in (_images(self.store), _machines(self.store))]
+        tasks += [asyncio.create_task(one) for one in (_images(self.store), _machines(self.store), _hosts(self.store))]
         while not server.started:  # noqa: ASYNC110 - uvicorn tells by a flag alone
             await asyncio.sleep(0.005)
         self._ready.set()
@@ -238,6 +239,26 @@ async def _images(store: SqliteStore) -> None:
         )
 
     await _each(store, IMAGE, work)
+
+
+async def _hosts(store: SqliteStore) -> None:
+    async def work(seen: JsonObject) -> None:
+        host = (await store.get(HOST, None, seen["metadata"]["name"])).json()
+        rebalance = (host.get("status") or {}).get("rebalance") or {}
+        requested = host["spec"]["placement"]["rebalance"].get("requestedAt")
+        if requested is None or requested <= rebalance.get("answeredAt", ""):
+            return
+        made = [
+            {**move, "at": requested, **({"error": "its memory is locked"} if move["name"] == "stubborn" else {})}
+            for move in rebalance.get("proposed") or ()
+        ]
+        done = [*reversed(made), *(rebalance.get("done") or ())]
+        name = host["metadata"]["name"]
+        # As it goes: the first move is told before the last is made.
+        await _status(store, HOST, None, name, {"rebalance": {**rebalance, "done": done[-1:]}})
+        await _status(store, HOST, None, name, {"rebalance": {"done": done, "answeredAt": requested}})
+
+    await _each(store, HOST, work)
 
 
 async def _machines(store: SqliteStore) -> None:
