@@ -41,7 +41,7 @@ from carmel.storage.build.recipe import Recipe
 COMMAND_LINE = "console=ttyAMA0"
 _PROGRAMS = (
     "usr/bin/qemu-system-aarch64", "usr/bin/qemu-img", "usr/bin/prlimit", "usr/bin/flock",
-    f"usr/bin/python{DEBIAN_PYTHON}", "usr/sbin/qemu-ga", "sbin/mke2fs",
+    f"usr/bin/python{DEBIAN_PYTHON}", "usr/sbin/qemu-ga", "sbin/mke2fs", "sbin/blkid",
 )  # fmt: skip
 _REQUIRED_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "isofs", "evdev")
 _OPTIONAL_MODULES = ("nvme", "ext4", "virtio_scsi", "sd_mod", "gpio_keys", "virtio_balloon")
