@@ -68,6 +68,12 @@ def read_board(root: Sysroot, dmi: dict[str, str]) -> Board:
     )
 
 
+def board_name(board: Board) -> str | None:
+    """For people. A device tree's model begins with its maker."""
+    words = (board.product,) if board.compatible else (board.vendor, board.product)
+    return " ".join(word for word in words if word) or None
+
+
 def _filled(dmi: dict[str, str], name: str) -> str | None:
     word = dmi.get(name)
     return None if word is None or word.lower() in _EMPTY else word

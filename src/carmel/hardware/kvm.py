@@ -33,10 +33,16 @@ def read_kvm(root: Sysroot, architecture: str) -> Kvm:
     mode = _MODE.findall(root.text("proc/cmdline") or "")
     return Kvm(
         present=present,
-        gic_version=_from_madt(root) or _from_device_tree(root) or _from_interrupts(interrupts),
+        gic_version=gic_version(root),
         vhe=_vhe(root, interrupts, mode[-1] if mode else None),
         nested=_nested_arm(root, mode[-1] if mode else None) if present else None,
     )
+
+
+def gic_version(root: Sysroot) -> int | None:
+    """Of the machine's own interrupt controller; ``None`` where there is none to be seen, as on x86-64."""
+    said = _from_madt(root) or _from_device_tree(root)
+    return said or _from_interrupts(root.text("proc/interrupts", _INTERRUPTS_LIMIT) or "")
 
 
 def _from_madt(root: Sysroot) -> int | None:
