@@ -12,6 +12,7 @@ import pytest
 
 from carmel.cli.main import main
 from tests.unit.client.world import World
+from tests.unit.hardware.recorded import unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,12 @@ Carmel = Callable[..., Outcome]
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with World(tmp_path_factory.mktemp("world")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def recorded_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recorded dual-socket server, unpacked once."""
+    return unpack(tmp_path_factory.mktemp("machine"))
 
 
 @pytest.fixture

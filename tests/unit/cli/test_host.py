@@ -23,7 +23,6 @@ from carmel.units import GIB
 from tests.unit.cli.conftest import Carmel
 from tests.unit.cli.machines import machine, with_devices, with_huge_pages
 from tests.unit.client.world import World
-from tests.unit.hardware.recorded import unpack
 
 PLACED = {
     "policy": "Dedicated",
@@ -159,8 +158,8 @@ def test_vms_are_told_with_their_namespaces_only_where_there_are_several() -> No
 
 
 # -- recorded machines ----------------------------------------------------------------------------------------------
-def test_a_recorded_machine_is_read_without_a_daemon(lone: Carmel, tmp_path: Path) -> None:
-    root = str(unpack(tmp_path))
+def test_a_recorded_machine_is_read_without_a_daemon(lone: Carmel, recorded_root: Path) -> None:
+    root = str(recorded_root)
     told = lone("host", "--sysroot", root)
     assert (told.status, told.err) == (0, "")
     assert "64 cores, TaiShan v110" in told.out

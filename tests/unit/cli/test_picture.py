@@ -18,7 +18,6 @@ from carmel.hardware.status import hardware_status
 from carmel.units import GIB
 from tests.unit.cli.machines import machine
 from tests.unit.cli.scenes import SCENES, own, shared, two_sockets
-from tests.unit.hardware.recorded import unpack
 
 GOLDENS = Path(__file__).parents[2] / "data" / "pictures"
 CHARSETS = {"utf8": UTF8, "ascii": ASCII}
@@ -51,9 +50,9 @@ def test_a_picture_is_the_golden_one(name: str, width: int, charset: str) -> Non
         assert "".join(lines).isascii()
 
 
-def test_the_recorded_kunpeng_server(tmp_path: Path) -> None:
+def test_the_recorded_kunpeng_server(recorded_root: Path) -> None:
     tenants = [own("db", range(8, 16), {0: 32 * GIB}), shared("web", 4, range(96, 128), {3: 8 * GIB})]
-    scene = arrange(hardware_status(read_hardware(unpack(tmp_path))), tenants, Use(reserved=frozenset({0, 64})))
+    scene = arrange(hardware_status(read_hardware(recorded_root)), tenants, Use(reserved=frozenset({0, 64})))
     check("kunpeng-80-utf8", plain(draw(scene, 80, UTF8)), 80)
 
 
