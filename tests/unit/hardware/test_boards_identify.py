@@ -35,6 +35,7 @@ SEEN = [
     ("jetson-agx-xavier", tree("nvidia,p2888", "nvidia,tegra194"), kinds(CARMEL, 8), 1, 1),
     ("jetson-xavier-nx", tree("nvidia,p3509-0000+p3668-0000", "nvidia,tegra194"), kinds(CARMEL, 6), 1, 1),
     ("jetson-agx-orin", tree("nvidia,p3737-0000+p3701-0000", "nvidia,p3701-0000", "nvidia,tegra234"), (), 1, 1),
+    ("jetson-agx-orin", tree("nvidia,p3737-0000+p3701-0000"), kinds((0x41, 0xD42), 12), 1, 1),
     ("honeycomb-lx2k", tree("solidrun,honeycomb", "solidrun,lx2160a-cex7", "fsl,lx2160a"), kinds(A72, 16), 1, 1),
     ("apple-m1", tree("apple,j274", "apple,t8103", "apple,arm-platform"), (), 1, 1),
     # NVIDIA's own kernels: Jetson.GPIO, compats_nx; a module on a carrier of its own, with power mode of two cores.
@@ -95,6 +96,12 @@ def test_what_is_not_in_the_catalogue_is_taken_for_nothing(
 def test_each_board_that_real_machines_are_is_recognised_somewhere() -> None:
     never = {"graviton-metal", "generic-systemready", "generic-x86-64", "mt-jade-altra-max-hemisphere"}
     assert {one[0] for one in SEEN} == set(catalogue()) - never
+
+
+def test_bare_metal_of_amazon_is_named_by_its_instance_type() -> None:
+    assert identify(dmi("Amazon EC2", "a1.metal"), kinds(A72, 16), 1) == "graviton-metal"
+    assert identify(dmi("Amazon EC2", "a1.4xlarge"), kinds(A72, 16), 1) is None
+    assert identify(dmi("Amazon EC2", "a1.metal"), kinds(N1, 16), 1) is None
 
 
 def test_without_the_number_of_nodes_a_board_is_in_its_plain_mode() -> None:

@@ -20,6 +20,7 @@ from carmel.hardware.model import CacheType, FirmwareInterface
 from carmel.units import GIB, KIB, MIB
 
 CARMEL: Final = Midr(0x4E, 0x004)
+CORTEX_A78AE: Final = Midr(0x41, 0xD42)
 
 _DTS = "arch/arm64/boot/dts/nvidia"
 _T194 = f"{_DTS}/tegra194.dtsi"
@@ -139,6 +140,19 @@ XAVIER_NX: Final = BoardFacts(
     ),
 )
 
+_ORIN_LSCPU: Final = Source(
+    "VAMP, issue 20", "lscpu of a Jetson Orin with 12 cores", "https://github.com/KavrakiLab/vamp/issues/20"
+)
+_ORIN_NANO_LOG: Final = Source(
+    "vc_mipi_nvidia, issue 58",
+    "boot log of an Orin Nano, of the same chip family: detected: Virtualization Host Extensions",
+    "https://github.com/VC-MIPI-modules/vc_mipi_nvidia/issues/58",
+)
+_ORIN_GIC_BUG: Final = Source(
+    "OE4T linux-tegra-5.10, pull request 7",
+    "nvidia: dts: fix interrupts declaration for GICv3",
+    "https://github.com/OE4T/linux-tegra-5.10/pull/7",
+)
 _ORIN_DTS: Final = linux(f"{_DTS}/tegra234-p3701-0000.dtsi", "/: compatible and model")
 
 AGX_ORIN: Final = BoardFacts(
@@ -156,9 +170,11 @@ AGX_ORIN: Final = BoardFacts(
     nodes_per_socket=fact(1, _T234_CPUS),
     cores=(
         CoreFacts(
-            name="Cortex-A78",
-            cores=fact(12, _T234_MAP),
-            cluster=fact(4, _T234_MAP),
+            name="Cortex-A78AE",
+            cores=fact(12, _T234_MAP, _ORIN_LSCPU),
+            midr=fact(CORTEX_A78AE, _ORIN_LSCPU, midr_source("ARM_CPU_PART_CORTEX_A78AE")),
+            cluster=fact(4, _T234_MAP, _ORIN_LSCPU),
+            max_frequency_khz=fact(2_201_600, _ORIN_LSCPU),
             caches=(
                 fact(CacheShape(1, CacheType.DATA, 64 * KIB), _T234_CPUS),
                 fact(CacheShape(1, CacheType.INSTRUCTION, 64 * KIB), _T234_CPUS),
@@ -169,6 +185,7 @@ AGX_ORIN: Final = BoardFacts(
     ),
     threads_per_core=fact(1, _T234_MAP),
     gic_version=fact(3, _T234_GIC),
+    vhe=fact(True, _ORIN_NANO_LOG),
     iommu=fact("NVIDIA SMMU-500", _T234_SMMU),
     devices=(
         fact(
@@ -182,6 +199,11 @@ AGX_ORIN: Final = BoardFacts(
         fact(
             "Modules with 8 cores exist beside those with 12: what is online counts.",
             Source("TVM, pull request 16231", "description", "https://github.com/apache/tvm/pull/16231"),
+        ),
+        fact(
+            "NVIDIA's kernel 5.10 (JetPack 5.0 and 5.1) lacks an interrupt in its device tree: KVM cannot make a GICv3 "
+            "there, and no VM starts until the device tree is mended.",
+            _ORIN_GIC_BUG,
         ),
         fact("Each cluster of four cores has an L3 cache of its own: a VM of up to 4 vCPUs fits one.", _T234_CPUS),
     ),

@@ -45,6 +45,11 @@ _BCM2711_PAGE: Final = _documentation("processors/bcm2711.adoc", "BCM2711")
 _BCM2712_PAGE: Final = _documentation("processors/bcm2712.adoc", "BCM2712")
 _RTC_PAGE: Final = _documentation("raspberry-pi/rtc.adoc", "Real Time Clock (RTC)")
 _PCIE_PAGE: Final = _documentation("raspberry-pi/pcie.adoc", "Raspberry Pi connector for PCIe")
+_PI4_LOG: Final = Source(
+    "OP-TEE on a Raspberry Pi 4, a guide",
+    "README, boot log: Hyp mode initialized successfully; tables of order 4 and 65536 bytes",
+    "https://github.com/Jachm11/optee-os_raspberry_pi_4_port/blob/main/README.md",
+)
 _KVM_LOG: Final = Source(
     "Raspberry Pi Linux, issue 5895",
     "boot log of a Raspberry Pi 5: kvm lines, PAGE_SIZE(16384)",
@@ -130,6 +135,8 @@ def _pi4(board_id: str, name: str, tree: str, model: str, memory: tuple[int, ...
         memory_options=fact(memory, _MODELS),
         memory_maximum=fact(max(memory), _MODELS),
         gic_version=fact(2, _gic_400(_BCM2711)),
+        vhe=fact(False, _PI4_LOG),
+        page_sizes=fact((4 * KIB,), _PI4_LOG),
         pcie=fact("one lane, taken by the USB 3 controller", _BCM2711_PAGE),
         devices=(
             fact(

@@ -38,6 +38,12 @@ _ACPI_VIEW: Final = Source(
 )
 _BOOT_LOG: Final = Source("Boot log of an LX2160A CEX7", "Clock Configuration", "https://pastebin.com/HhXvutEa")
 
+_KVM_PATCH: Final = Source(
+    "Linux ARM kernel mailing list, 'arm64: kvm: fix IDMAP overlap with HYP VA'",
+    "message: kvm lines of an LX2160A with Linux 5.4, before and after",
+    "https://lore.kernel.org/all/E1iko5f-0000z2-Tx@rmk-PC.armlinux.org.uk/",
+)
+
 HONEYCOMB: Final = BoardFacts(
     id="honeycomb-lx2k",
     name="SolidRun HoneyComb LX2K",
@@ -66,6 +72,7 @@ HONEYCOMB: Final = BoardFacts(
     threads_per_core=fact(1, _CPUS),
     memory_maximum=fact(64 * GIB, _GUIDE),
     gic_version=fact(3, _GIC),
+    vhe=fact(False, _KVM_PATCH),
     page_sizes=fact((4 * KIB,), _UEFI_LOG),
     pcie=fact("PCIe 3.0: eight lanes in an open-ended slot, four in the M.2 slot", _GUIDE),
     devices=(
@@ -82,6 +89,9 @@ HONEYCOMB: Final = BoardFacts(
     quirk_facts=(
         fact(
             "Cores come in eight pairs, and a pair shares 1 MB of L2 cache: there is nothing larger in common.", _CPUS
+        ),
+        fact(
+            "KVM does not start on it with Linux 5.4 (IDMAP intersecting with HYP VA): take a newer kernel.", _KVM_PATCH
         ),
         fact("A single memory module belongs in the upper slot with firmware older than 2021-05.", _GUIDE),
     ),
