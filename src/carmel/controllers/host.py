@@ -122,7 +122,7 @@ class HostController:
     def look(self, uid: str) -> None:
         """That is the VM's own business."""
 
-    def gone(self) -> None:
+    def changed(self) -> None:
         self._controller.enqueue_after(Key(None, self.facts.name), _ALLOCATED_SECONDS)
 
     def refused(self) -> None:

@@ -43,8 +43,8 @@ class Listener(Protocol):
     def look(self, uid: str) -> None:
         """This VM has to be looked at again: there may be the room that it waits for, or its CPUs are others now."""
 
-    def gone(self) -> None:
-        """A VM left its place, or the host changed."""
+    def changed(self) -> None:
+        """A VM left its place or may be moved from it now, or the host changed."""
 
     def refused(self) -> None:
         """There was no room for a VM."""
@@ -137,7 +137,7 @@ class Ledger:
         self._ground = ground
         self._rebuild()
         self._generation += 1
-        self._tell_gone()
+        self._tell_room()
 
     def adopt(self, request: Request, placement: Placement | None) -> None:
         """A VM that runs. Without a placement it is counted as shared and as lying everywhere."""
@@ -189,7 +189,7 @@ class Ledger:
         self._refused.pop(uid, None)
         if self._take_out(uid):
             self._generation += 1
-            self._tell_gone()
+            self._tell_room()
 
     def set_movable(self, uid: str, *, movable: bool) -> None:
         entry = self._entries.get(uid)
@@ -197,6 +197,8 @@ class Ledger:
             entry.movable = movable
             self._put(uid, entry)
             self._generation += 1
+            if movable:
+                self._tell_changed()
 
     # -- moves --------------------------------------------------------------------------------------------------
     def begin_move(self, move: Move) -> Placement:
@@ -270,12 +272,15 @@ class Ledger:
     def _now(self, uid: str, entry: _Entry) -> Placement:
         return replace(self._occupancy.current(uid), request=entry.placement.request)
 
-    def _tell_gone(self) -> None:
+    def _tell_room(self) -> None:
         waited, self._refused = self._refused, {}
         for uid in waited:
             self._tell_look(uid)
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
         for listener in self._listeners:
-            listener.gone()
+            listener.changed()
 
     def _tell_look(self, uid: str) -> None:
         for listener in self._listeners:

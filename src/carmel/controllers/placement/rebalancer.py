@@ -73,7 +73,7 @@ class Rebalancer:
     def look(self, uid: str) -> None:
         """That is the VM's own business."""
 
-    def gone(self) -> None:
+    def changed(self) -> None:
         self._controller.enqueue_after(self._key, CALM_SECONDS)
 
     def refused(self) -> None:
@@ -91,9 +91,9 @@ class Rebalancer:
         if automatic:
             await self._make_room(work)
         if work.done or asked is not None or self._is_news(spec):
+            self._seen = (self._ledger.generation, spec)
             if automatic or asked is not None:
                 await self._repair(work)
-            self._seen = (self._ledger.generation, spec)
             self._again_at = self._clock.monotonic() + INTERVAL_SECONDS
             await self._show(host, await self._better(budget), work.done, asked)
         return INTERVAL_SECONDS
@@ -162,7 +162,7 @@ class Rebalancer:
         if vm is None:
             return
         kind, reason = (EventKind.NORMAL, "Moved") if error is None else (EventKind.WARNING, "MoveFailed")
-        said = move_sentence(move) if error is None else f"{move_sentence(move)}: {error_message(error)}"
+        said = move_sentence(move) if error is None else f"{move_sentence(move)} {error_message(error)}"
         self._events.record(VIRTUAL_MACHINE, vm, kind, reason, said, component=NAME)
         _log.info("%s: %s: %s", move.before.request.name, reason, said)
 

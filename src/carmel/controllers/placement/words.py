@@ -54,4 +54,4 @@ def move_sentence(move: Move) -> str:
     else:
         way = f"{nodes_in_words(before)} to {nodes_in_words(after)}"
     memory = f", {human_bytes(move.bytes)} of memory" if move.bytes else ""
-    return f"{way}{memory}: {move.reason}"
+    return f"{way}{memory}. {move.reason}"

@@ -154,7 +154,7 @@ class VirtualMachineController:
     def look(self, uid: str) -> None:
         self._enqueue_uid(uid)
 
-    def gone(self) -> None:
+    def changed(self) -> None:
         """Who waits for room is told by ``look``."""
 
     def refused(self) -> None:

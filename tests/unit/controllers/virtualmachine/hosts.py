@@ -1,0 +1,212 @@
+"""One daemon's part that matters to VMs, on a real store and a hypervisor in memory, and a world that outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from carmel.controllers.host import HostController, HypervisorFacts
+from carmel.controllers.host_facts import HostFacts
+from carmel.controllers.placement import (
+    Machine,
+    Means,
+    Mover,
+    Places,
+    Rebalancer,
+    Surveyor,
+    plain_hardware,
+)
+from carmel.controllers.runtime import Key, Runtime, find_condition
+from carmel.controllers.virtualmachine import (
+    Dependencies,
+    HostLimits,
+    LaunchedSpecs,
+    VirtualMachineController,
+    ports,
+)
+from carmel.errors import Refused
+from carmel.hardware.model import Hardware
+from carmel.paths import MachinePaths
+from carmel.resources.base import ObjectMeta
+from carmel.resources.host import HOST, HostSystem, HypervisorInfo
+from carmel.resources.host import Host as HostResource
+from carmel.resources.image import Image
+from carmel.resources.network import Network
+from carmel.resources.virtualmachine import (
+    VIRTUAL_MACHINE,
+    NetworkInterface,
+    NetworkInterfaceStatus,
+    PowerState,
+    VirtualMachine,
+    VirtualMachineSpec,
+)
+from carmel.resources.volume import VOLUME, Volume, VolumePhase
+from carmel.store.protocol import EventType
+from carmel.store.sqlite import SqliteStore
+from tests.fakes.clock import FakeClock
+from tests.fakes.hypervisor import FakeHypervisor, FakeMachine, World
+from tests.fakes.quiet import quiet
+
+KEY = Key("default", "w")
+PLAIN = plain_hardware("aarch64", 4096, 4, 2**40)
+FACTS = HostFacts("host", HostSystem(architecture="aarch64", boot_id="boot"), 4, 2**40, None)
+
+
+class FakeDisks:
+    async def volume(self, volume: Volume) -> Path:
+        return Path("/volumes") / f"{volume.metadata.uid}.qcow2"
+
+    async def kernel(self, image: Image) -> ports.KernelFiles:
+        raise Refused("no kernels here")
+
+
+class NoNics:
+    async def plan(
+        self,
+        uid: str,
+        host_name: str,
+        wanted: Sequence[tuple[NetworkInterface, Network]],
+        before: Sequence[NetworkInterfaceStatus],
+        paths: MachinePaths,
+    ) -> Sequence[ports.NicPlan]:
+        return []
+
+
+class NoSeeds:
+    async def write(self, seed: ports.Seed, destination: Path) -> None:
+        await asyncio.to_thread(destination.write_bytes, b"seed")
+
+
+class Host:
+    """One daemon's part that matters here, on a world that outlives it."""
+
+    def __init__(self, store: SqliteStore, world: World, clock: FakeClock, hardware: Hardware = PLAIN) -> None:
+        self.store, self.world, self.clock = store, world, clock
+        self.hardware: Hardware | Exception = hardware
+        self.means = Means()
+        self._open()
+
+    def _open(self) -> None:
+        self.runtime = Runtime(self.store, "host", clock=self.clock, rng=random.Random(1))
+        self.hypervisor = FakeHypervisor(self.world)
+        self.vms = self.runtime.resources(VIRTUAL_MACHINE, VirtualMachine)
+        self.volumes = self.runtime.resources(VOLUME, Volume)
+        self.hosts = self.runtime.resources(HOST, HostResource)
+        surveyor = Surveyor(Machine(self._read, lambda: self.means, PLAIN), self.clock)
+        self.ledger = surveyor.ledger
+        self.host_controller = HostController(self.runtime, FACTS, self._ask, list, surveyor)
+        launched = LaunchedSpecs(self.world.paths)
+        mover = Mover(self.ledger, self.hypervisor, launched)
+        Rebalancer(self.runtime, self.ledger, mover)
+        self.controller = VirtualMachineController(
+            self.runtime,
+            Dependencies(
+                hypervisor=self.hypervisor,
+                disks=FakeDisks(),
+                nics=NoNics(),
+                seeds=NoSeeds(),
+                paths=self.world.paths,
+                boot_id="boot",
+                launched=launched,
+                places=Places(self.ledger, mover, self.hypervisor),
+                limits=lambda: HostLimits(512, 2**40),
+            ),
+        )
+
+    def _read(self) -> Hardware:
+        if isinstance(self.hardware, Exception):
+            raise self.hardware
+        return self.hardware
+
+    async def _ask(self) -> HypervisorFacts:
+        return HypervisorFacts(HypervisorInfo(accelerator="tcg"), 512)
+
+    async def start(self) -> None:
+        await self.hypervisor.adopt()
+        await self.host_controller.ensure()
+        await self.host_controller.learn()
+        await self.controller.restore_places()
+        await self.runtime.start()
+        await self.controller.start()
+
+    async def stop(self) -> None:
+        await self.controller.stop()
+        await self.runtime.stop(1)
+        await self.hypervisor.close()
+
+    async def restart(self) -> None:
+        await self.stop()
+        self._open()
+        await self.start()
+
+    async def quiet(self) -> None:
+        await quiet(self.runtime, self.store)
+
+    async def create(self, name: str = "w", **spec: Any) -> VirtualMachine:
+        return await self.vms.create(
+            VirtualMachine(
+                metadata=ObjectMeta(name=name, namespace="default"), spec=VirtualMachineSpec.model_validate(spec)
+            )
+        )
+
+    async def set(self, name: str = "w", **spec: Any) -> None:
+        def change(one: VirtualMachine) -> None:
+            one.spec = VirtualMachineSpec.model_validate({**one.spec.model_dump(by_alias=True), **spec})
+
+        await self.vms.update(await self.vms.get(Key("default", name)), change)
+
+    async def until(self, holds: Callable[[VirtualMachine], bool], key: Key = KEY) -> VirtualMachine:
+        """The VM, once it is so. Other tasks run meanwhile; time does not pass."""
+        async with asyncio.timeout(5), self.store.watch(VIRTUAL_MACHINE, send_initial=True) as events:
+            async for event in events:
+                if event.object is not None and event.object.name == key.name:
+                    found = self.vms.parse(event.object)
+                    if event.type is not EventType.DELETED and holds(found):
+                        return found
+        raise AssertionError("the watch ended")
+
+    async def until_gone(self, key: Key = KEY) -> None:
+        async with asyncio.timeout(5), self.store.watch(VIRTUAL_MACHINE) as events:
+            if await self.vms.find(key) is None:
+                return
+            async for event in events:
+                if event.type is EventType.DELETED:
+                    return
+
+    async def ready_volume(self, name: str) -> Volume:
+        """What the controller of volumes would do."""
+
+        def ready(one: Volume) -> None:
+            one.status.phase = VolumePhase.READY
+
+        async with asyncio.timeout(5), self.store.watch(VOLUME, send_initial=True) as events:
+            async for event in events:
+                if event.object is not None and event.object.name == name:
+                    return await self.volumes.update_status(self.volumes.parse(event.object), ready)
+        raise AssertionError("the watch ended")
+
+    @property
+    def machine(self) -> FakeMachine:
+        (machine,) = self.world.machines.values()
+        return machine
+
+
+def power(state: PowerState) -> Callable[[VirtualMachine], bool]:
+    return lambda vm: vm.status.power_state is state
+
+
+def reason(wanted: str) -> Callable[[VirtualMachine], bool]:
+    def holds(vm: VirtualMachine) -> bool:
+        found = find_condition(vm.status, "Ready")
+        return found is not None and found.reason == wanted
+
+    return holds
+
+
+def message(vm: VirtualMachine) -> str:
+    found = find_condition(vm.status, "Ready")
+    assert found is not None
+    return found.message
