@@ -86,7 +86,6 @@ async def test_memory_lies_in_huge_pages(house: House, make_config: ConfigMaker,
 def no_huge_pages() -> Iterator[None]:
     if not Path("/sys/kernel/mm/hugepages/hugepages-2048kB").exists():
         pytest.skip("this kernel has no huge pages of 2 MiB")
-    return
 
 
 async def test_too_few_huge_pages_are_told_with_their_size(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carmel.hypervisor.config import Pinning
-from carmel.hypervisor.pinning import Means, cgroups, pinning_abilities
+from carmel.hypervisor.pinning import Means, cgroups, pinning_abilities, scope
 from carmel.hypervisor.pinning.abilities import Hierarchy, PinningAbilities
 from carmel.hypervisor.pinning.cgroups import CgroupTree
 from carmel.hypervisor.pinning.cpuset import CgroupCpuset, NoCpuset, ScopeCpuset
@@ -20,6 +20,7 @@ from carmel.paths import Paths, short_hash
 from carmel.run import SystemRunner
 from tests.fakes.cgroups import make_tree
 from tests.fakes.cgroups_contract import check_cpusets
+from tests.fakes.systemd import FakeSystemd
 
 PLACE = Pinning(((2,), (3,)), (1,), (0, 1), exclusive=True)
 
@@ -212,3 +213,43 @@ async def test_a_cgroup_cpuset_is_made_changed_and_removed(tmp_path: Path) -> No
     leave(place)
     await cpuset.remove()
     assert not place.exists()
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
+    mount = make_tree(tmp_path / "cgroup", 2)
+    (mount / "cgroup.subtree_control").write_text("+cpuset")
+    (mount / "system.slice").mkdir()
+    (mount / "system.slice" / "cgroup.subtree_control").write_text("+cpuset")
+    found = FakeSystemd(mount)
+    monkeypatch.setattr(scope, "cgroup_of", lambda pid: found.pids.get(pid, "/system.slice/carmeld.service"))
+    monkeypatch.setattr(scope, "_DONE_SECONDS", 0.2)
+    return found
+
+
+def in_scope(systemd: FakeSystemd) -> ScopeCpuset:
+    return ScopeCpuset(systemd, Hierarchy(systemd.slice.parent, 2), "vm.scope")
+
+
+async def test_a_scope_is_there_when_start_returns(systemd: FakeSystemd) -> None:
+    cpuset = in_scope(systemd)
+    await cpuset.start([7, 8], PLACE, "a VM")
+    assert (systemd.slice / "vm.scope" / "cpuset.cpus").read_text().strip() == "1-3"
+    after = dataclasses.replace(PLACE, vcpus=((0,), (3,)), memory_nodes=(1,))
+    await cpuset.change([7, 8], PLACE, after)
+    assert (systemd.slice / "vm.scope" / "cpuset.cpus.effective").read_text().strip() == "0-1,3"
+    assert (systemd.slice / "vm.scope" / "cpuset.mems.effective").read_text().strip() == "1"
+
+
+async def test_what_systemd_does_not_do_is_told(systemd: FakeSystemd) -> None:
+    cpuset = in_scope(systemd)
+    systemd.refuses = "Call failed: Unit vm.scope was already loaded"
+    with pytest.raises(CannotPin, match="already loaded"):
+        await cpuset.start([7], PLACE, "a VM")
+    systemd.refuses, systemd.deaf = None, True
+    with pytest.raises(CannotPin, match=r"process 7 is not in vm\.scope"):
+        await cpuset.start([7], PLACE, "a VM")
+    systemd.deaf = False
+    await cpuset.start([7], PLACE, "a VM")
+    with pytest.raises(CannotPin, match="cpus 1-3 instead of 9"):
+        await cpuset.change([7], PLACE, Pinning(((9,),), (9,), (0,)))
