@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from carmel.errors import Refused
 from carmel.hypervisor.config import CpuConfig, GuestNodeConfig, MachineConfig
 from carmel.units import MIB
-from tests.system.hypervisor.conftest import HUGE_PAGE, ConfigMaker, House, answer, until_prompt
+from tests.system.hypervisor.conftest import HUGE_PAGE, HUGE_POOL, ConfigMaker, House, answer, until_prompt
 
 FOUR = CpuConfig(4, 2, 1, 2, 1)
 
@@ -82,15 +81,8 @@ async def test_memory_lies_in_huge_pages(house: House, make_config: ConfigMaker,
     await machine.kill("done")
 
 
-@pytest.fixture
-def no_huge_pages() -> Iterator[None]:
-    if not Path("/sys/kernel/mm/hugepages/hugepages-2048kB").exists():
-        pytest.skip("this kernel has no huge pages of 2 MiB")
-
-
-async def test_too_few_huge_pages_are_told_with_their_size(
-    house: House, make_config: ConfigMaker, no_huge_pages: None
-) -> None:
+@pytest.mark.skipif(not HUGE_POOL.exists(), reason="this kernel has no huge pages of 2 MiB")
+async def test_too_few_huge_pages_are_told_with_their_size(house: House, make_config: ConfigMaker) -> None:
     config = make_config(memory_bytes=8192 * 1024 * MIB, page_bytes=HUGE_PAGE)
     with pytest.raises(Refused) as caught:
         await house.hypervisor().launch(config, paused=True)

@@ -125,8 +125,10 @@ class Noted:
 
     async def execute(self, command: str) -> list[dict[str, Any]]:
         assert command == "query-cpus-fast"
-        self._do("threads", self.pinning or TWO)
-        return []
+        if self.pinning is not None:
+            self._do("threads", self.pinning)
+        # No thread of this process, which stands for QEMU, is a vCPU.
+        return [{"cpu-index": 0, "thread-id": 0}]
 
     def _do(self, what: str, pinning: Pinning) -> None:
         self.done.append((what, pinning))
@@ -169,19 +171,33 @@ async def test_a_move_that_fails_is_undone(here: Pinning, fails: str) -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (None, TWO),
         (TWO, Pinning(((4,),), (7,), (0,))),
         (TWO, Pinning(((4,), ()), (7,), (0,))),
         (TWO, Pinning(((4,), (5,)), (7,), ())),
         (TWO, Pinning(((4,), (5,)), (7,), (0,), exclusive=True)),
     ],
 )
-async def test_what_cannot_be_is_not_begun(before: Pinning | None, after: Pinning) -> None:
+async def test_what_cannot_be_is_not_begun(before: Pinning, after: Pinning) -> None:
     machine = Noted(before)
     with pytest.raises(CannotPin) as caught:
         await repin(as_machine(machine), after)
     assert caught.value.message
     assert machine.done == []
+
+
+@linux_only
+@pytest.mark.parametrize("fails", [None, "cpuset"])
+async def test_a_vm_without_a_place_gets_its_first(here: Pinning, fails: str | None) -> None:
+    machine = Noted(None, [fails] if fails else [])
+    first = Pinning(((here.emulator[0],),), here.emulator, (0,))
+    if fails is None:
+        await repin(as_machine(machine), first)
+        assert machine.pinning == first
+        return
+    with pytest.raises(CannotPin):
+        await repin(as_machine(machine), first)
+    # Back on all the CPUs that it had.
+    assert machine.pinning == here
 
 
 async def test_an_adopted_vm_that_cannot_be_held_runs_on(caplog: pytest.LogCaptureFixture) -> None:
