@@ -118,10 +118,9 @@ class FakeMachine:
     async def repin(self, pinning: Pinning) -> None:
         before = self.pinning
         self._require_live()
-        if before is None:
-            raise CannotPin("it was started without a place")
-        check_pinning(pinning, len(before.vcpus))
-        self._world.require_cpusets(needed=pinning.exclusive or pinning.memory_nodes != before.memory_nodes)
+        check_pinning(pinning, self.config.cpu.count)
+        elsewhere = before is not None and pinning.memory_nodes != before.memory_nodes
+        self._world.require_cpusets(needed=pinning.exclusive or elsewhere)
         self.moves.append(pinning)
 
     async def migration_blockers(self) -> Sequence[str]:

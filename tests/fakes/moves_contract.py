@@ -15,7 +15,7 @@ from carmel.hypervisor.machine import Hypervisor, Machine
 async def check_moves(
     hypervisor: Hypervisor, make: Callable[[Pinning], MachineConfig], nowhere: MachineConfig, cpus: Sequence[int]
 ) -> None:
-    """``make`` gives a VM of two vCPUs on node 0, ``nowhere`` is one that has no place; ``cpus`` are the host's."""
+    """``make`` gives a VM of two vCPUs on node 0, ``nowhere`` is another that has no place; ``cpus`` are the host's."""
     here = Pinning((tuple(cpus), tuple(cpus)), (cpus[0],), (0,))
     there = Pinning(((cpus[0],), (cpus[0],)), (cpus[0],), (0,))
     machine = await hypervisor.launch(make(here), paused=True)
@@ -34,7 +34,11 @@ async def check_moves(
     assert await _refusal(machine, there) == "MachineNotRunning"
     free = await hypervisor.launch(nowhere, paused=True)
     assert free.pinning is None
-    assert await _refusal(free, there) == "CannotPin"
+    assert await _refusal(free, dataclasses.replace(there, vcpus=there.vcpus[:1])) == "CannotPin"
+    assert free.pinning is None
+    # Its first place.
+    await free.repin(there)
+    assert free.pinning == there
     await free.kill("done")
     odd = make(dataclasses.replace(here, vcpus=here.vcpus[:1]))
     with pytest.raises(Refused) as caught:

@@ -169,7 +169,7 @@ async def test_a_start_at_cpus_that_are_not_there_leaves_nothing(emptied: House,
 
 
 async def test_the_contract_that_the_fake_keeps(emptied: House, make_config: ConfigMaker) -> None:
-    nowhere = make_config()
+    nowhere = make_config(cpu=CpuConfig(2, 1, 1, 2, 1))
     await check_moves(emptied.hypervisor(), lambda pinning: pinned(make_config, pinning), nowhere, CPUS)
 
 
@@ -264,10 +264,12 @@ async def test_a_user_without_rights(users_home: Path, make_config: ConfigMaker)
     }
 
 
-async def test_a_vm_without_a_place_is_not_moved(house: House, make_config: ConfigMaker) -> None:
-    machine = await house.hypervisor().launch(make_config(), paused=True)
-    with pytest.raises(Refused) as caught:
-        await machine.repin(Pinning(((0,),), (0,), (0,)))
-    assert caught.value.code == "CannotPin"
-    assert "start" in str(caught.value.hint)
+@needs_two_cpus
+async def test_a_vm_without_a_place_is_given_one_while_it_runs(emptied: House, make_config: ConfigMaker) -> None:
+    machine = await emptied.hypervisor().launch(make_config(cpu=CpuConfig(2, 1, 1, 2, 1)))
+    assert machine.pinning is None
+    await machine.repin(crosswise())
+    assert_held(machine, crosswise())
+    if ABILITIES.means is Means.CGROUP:
+        assert cgroup(emptied, machine.launch.uid).is_dir()
     await machine.kill("done")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from carmel.errors import CarmelError
@@ -51,15 +52,11 @@ async def hold(machine: QemuMachine) -> None:
 async def repin(machine: QemuMachine, after: Pinning) -> None:
     """Move a running VM, or leave everything as it was. Raises ``CannotPin``, ``Refused`` (``MachineNotRunning``).
 
+    A VM that was started without a place gets its first one; its memory must be on those nodes already.
     The record is first: if the daemon dies, the next one goes on with ``hold``.
     """
     machine.require_process()
-    before = machine.record.pinning
-    if before is None:
-        raise CannotPin(
-            "a VM that was started without a place cannot be moved while it runs",
-            hint="stop the VM and start it: it is then placed",
-        )
+    before = machine.record.pinning or await _anywhere(machine, after)
     check_pinning(after, len(before.vcpus))
     machine.pinner.require(after)
     try:
@@ -70,6 +67,13 @@ async def repin(machine: QemuMachine, after: Pinning) -> None:
         if isinstance(exc, OSError):
             raise CannotPin(f"the VM's launch record cannot be written: {exc.strerror}") from exc
         raise
+
+
+async def _anywhere(machine: QemuMachine, after: Pinning) -> Pinning:
+    """Where a VM is that has no place: on the CPUs that its process may use."""
+    vcpus = await machine.execute("query-cpus-fast")
+    cpus = tuple(sorted(os.sched_getaffinity(machine.pids[0])))
+    return Pinning((cpus,) * len(vcpus), cpus, after.memory_nodes)
 
 
 async def _move(machine: QemuMachine, before: Pinning, after: Pinning) -> None:
