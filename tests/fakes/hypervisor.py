@@ -120,6 +120,8 @@ class FakeMachine:
         self._require_live()
         check_pinning(pinning, self.config.cpu.count)
         elsewhere = before is not None and pinning.memory_nodes != before.memory_nodes
+        if len(pinning.memory_nodes) != len(before.memory_nodes):
+            raise CannotPin("the number of its memory nodes is fixed")
         self._world.require_cpusets(needed=pinning.exclusive or elsewhere)
         self.moves.append(pinning)
 

@@ -27,6 +27,7 @@ async def check_moves(
         dataclasses.replace(here, vcpus=here.vcpus[:1]),
         dataclasses.replace(here, vcpus=((), ())),
         dataclasses.replace(here, memory_nodes=()),
+        dataclasses.replace(here, memory_nodes=(0, 1)),
     ):
         assert await _refusal(machine, bad) == "CannotPin"
         assert machine.pinning == here

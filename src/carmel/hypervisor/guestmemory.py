@@ -15,9 +15,11 @@ from collections import Counter
 from carmel.cpulist import format_cpu_list
 from carmel.errors import Refused
 from carmel.hypervisor.config import GuestNodeConfig, MachineConfig
-from carmel.units import format_bytes
+from carmel.units import GIB, format_bytes
 
 _LOCAL, _FARTHEST = 10, 254
+_FILLING_THREADS = 16
+"""At most; one thread fills a few GiB in a second, and a node's memory bears some of them."""
 
 
 def check(config: MachineConfig) -> None:
@@ -51,11 +53,11 @@ def memory_arguments(config: MachineConfig, ram_id: str) -> list[str]:
     if len(config.numa) <= 1:
         host_node = config.numa[0].host_node if config.numa else None
         # Under the machine's own name, so that state which was saved without a backend fits one with it.
-        backend = _backend(ram_id, config.memory_bytes, host_node, config.page_bytes)
+        backend = _backend(ram_id, config.memory_bytes, host_node, config)
         return [*size, "-object", backend, "-machine", f"memory-backend={ram_id}"]
     words = size
     for index, node in enumerate(config.numa):
-        words += ["-object", _backend(f"ram{index}", node.memory_bytes, node.host_node, config.page_bytes)]
+        words += ["-object", _backend(f"ram{index}", node.memory_bytes, node.host_node, config)]
     for index, node in enumerate(config.numa):
         words += ["-numa", ",".join(["node", f"nodeid={index}", *_cpus(node), f"memdev=ram{index}"])]
     for index, node in enumerate(config.numa):
@@ -65,10 +67,16 @@ def memory_arguments(config: MachineConfig, ram_id: str) -> list[str]:
     return words
 
 
-def _backend(name: str, size: int, host_node: int | None, page: int | None) -> str:
+def start_seconds(config: MachineConfig) -> float:
+    """How long filling its memory may take before QEMU answers: one GiB in a second, where it is filled."""
+    return config.memory_bytes / GIB if config.page_bytes is not None else 0.0
+
+
+def _backend(name: str, size: int, host_node: int | None, config: MachineConfig) -> str:
     values: dict[str, object] = {"qom-type": "memory-backend-ram", "id": name, "size": size}
-    if page is not None:
-        values |= {"qom-type": "memory-backend-memfd", "hugetlb": True, "hugetlbsize": page, "prealloc": True}
+    if config.page_bytes is not None:
+        values |= {"qom-type": "memory-backend-memfd", "hugetlb": True, "hugetlbsize": config.page_bytes}
+        values |= {"prealloc": True, "prealloc-threads": min(config.cpu.count, _FILLING_THREADS)}
     if host_node is not None:
         values |= {"host-nodes": [host_node], "policy": "bind"}
     # By the plain name and not by its path in QEMU's object tree: that is what saved state has.

@@ -19,6 +19,7 @@ from carmel.hypervisor.config import Helper, MachineConfig
 from carmel.hypervisor.diagnosis import exit_in_words, explain_start
 from carmel.hypervisor.directory import listen, prepare, remove_runtime
 from carmel.hypervisor.failures import QEMUFailed, QEMUNotAnswering
+from carmel.hypervisor.guestmemory import start_seconds
 from carmel.hypervisor.helpers import wait_until_ready
 from carmel.hypervisor.layers import disk_layers
 from carmel.hypervisor.pinning.abilities import Means
@@ -193,7 +194,7 @@ class Launching:
     async def _until_answering(self, machine: QemuMachine, qemu: Running, record: LaunchRecord) -> None:
         """QEMU answers once the machine is set up; if it cannot set it up, it ends."""
         try:
-            await machine.attach(seconds=_START_SECONDS)
+            await machine.attach(seconds=_START_SECONDS + start_seconds(self.config))
         except QEMUNotAnswering:
             if not await qemu.wait_for(1.0):
                 raise

@@ -175,6 +175,7 @@ async def test_a_move_that_fails_is_undone(here: Pinning, fails: str) -> None:
         (TWO, Pinning(((4,), ()), (7,), (0,))),
         (TWO, Pinning(((4,), (5,)), (7,), ())),
         (TWO, Pinning(((4,), (5,)), (7,), (0,), exclusive=True)),
+        (TWO, Pinning(((4,), (5,)), (7,), (0, 1))),
     ],
 )
 async def test_what_cannot_be_is_not_begun(before: Pinning, after: Pinning) -> None:

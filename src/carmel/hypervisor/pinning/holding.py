@@ -7,6 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from carmel.cpulist import format_cpu_list
 from carmel.errors import CarmelError
 from carmel.hypervisor.config import Pinning
 from carmel.hypervisor.pinning.failures import CannotPin
@@ -59,6 +60,7 @@ async def repin(machine: QemuMachine, after: Pinning) -> None:
     before = machine.record.pinning or await _anywhere(machine, after)
     check_pinning(after, len(before.vcpus))
     machine.pinner.require(after)
+    _check_nodes(before, after)
     try:
         await machine.keep_pinning(after)
         await _move(machine, before, after)
@@ -74,6 +76,17 @@ async def _anywhere(machine: QemuMachine, after: Pinning) -> Pinning:
     vcpus = await machine.execute("query-cpus-fast")
     cpus = tuple(sorted(os.sched_getaffinity(machine.pids[0])))
     return Pinning((cpus,) * len(vcpus), cpus, after.memory_nodes)
+
+
+def _check_nodes(before: Pinning, after: Pinning) -> None:
+    """The kernel turns the nodes that memory is bound to into others by their order (``cgroups``): from one to two
+    nodes, all of it would go on to the first."""
+    if len(before.memory_nodes) != len(after.memory_nodes):
+        was, wanted = (format_cpu_list(each.memory_nodes) for each in (before, after))
+        raise CannotPin(
+            f"a running VM whose memory is bound to the nodes {was} cannot be moved to {wanted}: their number is fixed",
+            hint="stop the VM and start it: it is then placed anew",
+        )
 
 
 async def _move(machine: QemuMachine, before: Pinning, after: Pinning) -> None:

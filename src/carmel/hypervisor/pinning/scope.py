@@ -73,6 +73,8 @@ async def start_scope(
 
 async def change_scope(runner: Runner, hierarchy: Hierarchy, unit: str, pid: int, pinning: Pinning) -> None:
     """``pid``: any process of the scope. Raises ``CannotPin``."""
+    if await asyncio.to_thread(_problem, hierarchy, unit, pid, pinning) is None:
+        return
     await _run(runner, change_command(unit, pinning), unit)
     await _until_done(hierarchy, unit, pid, pinning)
 
