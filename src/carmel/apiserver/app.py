@@ -76,6 +76,7 @@ class App:
         }
         self._subresources: Mapping[str, Handler] = {
             "log": lambda info, request: channels.read_log(streams, shared, info, request),
+            "download": lambda info, _request: channels.send_image(streams, shared, info),
             "upload": lambda info, request: channels.receive_upload(streams, shared, store, info, request),
         }
 
@@ -169,7 +170,7 @@ class App:
         if info.subresource:
             resource = f"{resource}/{info.subresource}"
         known = info.verb if info.verb in self._verbs or info.verb == "post" else "other"
-        stream = info.subresource in {"log", "upload"}
+        stream = info.subresource in {"log", "upload", "download"}
         self.metrics.observe(verb or ("connect" if stream else known), resource, status, seconds)
 
     def _date_header(self) -> bytes:

@@ -99,6 +99,7 @@ _OPERATOR = (
     Rule(verbs=_WRITE, groups=(_GROUP,), resources=_OPERATED),
     Rule(verbs=("get",), groups=(_GROUP,), resources=("virtualmachines/console",)),
     Rule(verbs=("update",), groups=(_GROUP,), resources=("images/upload",)),
+    Rule(verbs=("get",), groups=(_GROUP,), resources=("images/download",)),
     Rule(verbs=("create", "delete"), groups=("",), resources=("secrets",)),
 )
 _ADMIN = (Rule(verbs=(ANY,), groups=(ANY,), resources=(ANY,)), Rule(verbs=(ANY,), paths=(ANY,)))

@@ -1,4 +1,4 @@
-"""Subresources that carry bytes: a VM's console and log, an image's upload."""
+"""Subresources that carry bytes: a VM's console and log, an image's upload and download."""
 
 from __future__ import annotations
 
@@ -63,6 +63,20 @@ async def receive_upload(
         await streams.receive_upload(info.namespace or "", info.name, request.chunks(), total_bytes)
     stored = await store.get(info.kind, info.namespace, info.name)
     return Response(stored.raw, media_type=JSON)
+
+
+async def send_image(streams: Streams, shared: Shared, info: RequestInfo) -> ASGIApp:
+    """GET ``/download``: the disk as raw bytes, ready to be written to a drive. ``Content-Length`` is its size."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(shared.streams.place())
+        chunks, size = await streams.read_image(info.namespace or "", info.name)
+        return Stream(
+            chunks,
+            media_type="application/octet-stream",
+            stopping=shared.stopping,
+            resources=stack.pop_all(),
+            size=size,
+        )
 
 
 async def refuse(send: Send, status: JsonObject) -> None:

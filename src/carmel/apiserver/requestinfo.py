@@ -27,6 +27,7 @@ _COLLECTION_VERBS = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": 
 _SUBRESOURCES: dict[tuple[str, str], frozenset[str]] = {
     ("virtualmachines", "console"): frozenset({"GET"}),
     ("virtualmachines", "log"): frozenset({"GET", "HEAD"}),
+    ("images", "download"): frozenset({"GET"}),
     ("images", "upload"): frozenset({"PUT"}),
     ("namespaces", "finalize"): frozenset({"PUT"}),
 }

@@ -46,7 +46,8 @@ class Stream:
     """Chunks as they come, until the source ends, ``seconds`` are over, the client goes, or ``stopping`` is set.
 
     ``resources`` are released at the end, whatever way it comes. A client that does not read for half a minute is cut
-    off. An error of the source after the first byte can only be shown by breaking off.
+    off. An error of the source after the first byte can only be shown by breaking off; with ``size``, the number of
+    bytes that the client is promised, any end before the last of them is one.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Stream:
         stopping: asyncio.Event,
         resources: AsyncExitStack,
         seconds: float | None = None,
+        size: int | None = None,
     ) -> None:
+        self._size = size
         self._chunks = chunks
         self._media_type = media_type
         self._stopping = stopping
@@ -67,6 +70,8 @@ class Stream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._resources:
             headers = [(b"content-type", self._media_type.encode("latin-1"))]
+            if self._size is not None:
+                headers.append((b"content-length", str(self._size).encode()))
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             if scope["method"] == "HEAD":
                 await send({"type": "http.response.body"})
@@ -78,12 +83,15 @@ class Stream:
             try:
                 await asyncio.wait(tasks, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED)
                 client_left = gone.done()
+                cut_off = self._size is not None and not pump.done()
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
             if not pump.cancelled() and (error := pump.exception()) is not None:
                 _LOG.info("a stream to a client broke off: %s", error)
+                abort(scope)
+            elif cut_off:
                 abort(scope)
             elif not client_left:
                 await _send_in_time(send, b"", more=False)

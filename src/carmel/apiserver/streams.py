@@ -50,3 +50,7 @@ class Streams(Protocol):
     ) -> None:
         """Take an Image's bytes (raw, qcow2, vmdk). ``chunks`` raises ``Unavailable`` when the sender goes away."""
         ...
+
+    async def read_image(self, namespace: str, name: str) -> tuple[AsyncIterator[bytes], int]:
+        """The disk of an Image as raw bytes, and how many they are. ``Refused`` for one that is no disk."""
+        ...

@@ -12,6 +12,7 @@ import click
 from carmel.cli.apply import print_results
 from carmel.cli.complete import complete_images
 from carmel.cli.delete import confirm, delete_one
+from carmel.cli.download import download
 from carmel.cli.images import await_image, image_kind, make_image, manifest, taken_back_on_failure
 from carmel.cli.options import ImageNameType, options
 from carmel.cli.output import Output, TablePrinter, output_option, print_object, told
@@ -98,7 +99,7 @@ def build(
     timeout: float,
     output: Output | None,
 ) -> None:
-    """Build an image from Debian's packages: micro (seconds) or debian (minutes).
+    """Build an image from Debian's packages: micro (seconds), debian or host (minutes).
 
     \b
     carmel image build micro
@@ -130,6 +131,25 @@ def import_(
             if wait:
                 made = await_image(session, name, seconds=timeout, progress=progress)
         _tell(session, made, progress, output, ready=wait)
+
+
+@image.command()
+@click.argument("name", metavar="NAME", shell_complete=complete_images)
+@click.option("--to", "target", required=True, metavar="FILE|-", help="A new file, a drive, or - for standard output.")
+@click.option("--force", is_flag=True, help="Overwrite what is there: an existing file, or a whole drive.")
+@with_session
+def export(session: Session, *, name: str, target: str, force: bool) -> None:
+    """Write a disk image as raw bytes: what an SSD, a USB stick or another hypervisor takes.
+
+    \b
+    carmel image export host --to host.img
+    carmel image export host --to - | ssh other 'dd of=/dev/sdX bs=4M conv=fsync'
+    """
+    with Progress(quiet=target == "-") as progress:
+        download(session, name, target, progress, force=force)
+        progress.clear()
+    if target != "-":
+        click.echo(f"image {name} written to {target}")
 
 
 @image.command("list")

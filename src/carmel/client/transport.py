@@ -108,6 +108,8 @@ class Stream:
         self._endpoint = endpoint
         self.status = answer.status
         self.content_type = answer.headers.get("Content-Type", "")
+        self.length = answer.length
+        """Bytes that the body has, where the server said so."""
 
     def wait_at_most(self, seconds: float | None) -> None:
         """Bound the wait for each piece from here on."""

@@ -12,6 +12,7 @@ from carmel.controllers.garbage import add_garbage_collector
 from carmel.controllers.host import HostController, HypervisorFacts
 from carmel.controllers.host_facts import HostFacts
 from carmel.controllers.image import ImageController
+from carmel.controllers.image_download import ImageDownloads
 from carmel.controllers.image_source import ImageSources
 from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.namespaces import add_namespace_controller
@@ -60,6 +61,7 @@ class Controllers:
         self._volume = VolumeController(runtime, datastores)
         self._image = ImageController(runtime, datastores, ImageSources(paths, runner))
         self.uploads = ImageUploads(runtime, datastores, self._image)
+        self.downloads = ImageDownloads(runtime, datastores)
         backends = Backends(runner, user=user.uid if user else None, group=user.gid if user else None)
         self._network = NetworkController(runtime, backends)
         self._host = HostController(runtime, facts, self._ask_hypervisor, self._endpoints, surveyor)

@@ -126,7 +126,7 @@ class Daemon:
                 store=self._store,
                 authenticator=Authenticator(self._store, Credentials.of(self._paths).admin_token()),
                 authorizer=Authorizer(self._store),
-                streams=DaemonStreams(vms, hypervisor, controllers.uploads),
+                streams=DaemonStreams(vms, hypervisor, controllers.uploads, controllers.downloads),
                 ready={"controllers": lambda: controllers.running, "state-directory": self._state_is_there},
             )
         )

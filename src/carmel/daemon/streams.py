@@ -1,4 +1,4 @@
-"""Bytes for the API server: consoles, serial logs, uploads. Fulfils ``apiserver.streams.Streams``."""
+"""Bytes for the API server: consoles, serial logs, uploads, downloads. Fulfils ``apiserver.streams.Streams``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from carmel.apiserver.streams import ConsoleStream, LogTail
+from carmel.controllers.image_download import ImageDownloads
 from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.runtime import Key, Resources
 from carmel.daemon import logs
@@ -20,6 +21,7 @@ class DaemonStreams:
     vms: Resources[VirtualMachine]
     hypervisor: Hypervisor
     uploads: ImageUploads
+    downloads: ImageDownloads
 
     async def open_console(self, namespace: str, name: str) -> ConsoleStream:
         return await self.hypervisor.open_console(await self._uid(namespace, name))
@@ -42,6 +44,9 @@ class DaemonStreams:
         self, namespace: str, image_name: str, chunks: AsyncIterator[bytes], total_bytes: int | None
     ) -> None:
         await self.uploads.receive(namespace, image_name, chunks, total_bytes)
+
+    async def read_image(self, namespace: str, name: str) -> tuple[AsyncIterator[bytes], int]:
+        return await self.downloads.read(namespace, name)
 
     async def _uid(self, namespace: str, name: str) -> str:
         vm = await self.vms.get(Key(namespace, name))

@@ -19,13 +19,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from carmel.errors import CarmelError, InsufficientStorage, Refused
-from carmel.firstboot.configuration import FILE, MAXIMUM_BYTES, HostConfiguration, parse
+from carmel.firstboot.configuration import MAXIMUM_BYTES, HostConfiguration, parse
 from carmel.firstboot.files import File, system_files
+from carmel.firstboot.record import ESP, FILE, HOST_KEYS, Record, digest
 from carmel.paths import Paths
 from carmel.run import Command, Limits, Runner
 
-ESP = "boot/efi"
-_HOST_KEYS = ("ed25519", "ecdsa")
 _LOCKED = "*"
 
 
@@ -68,7 +67,7 @@ class FirstBoot:
                 content = self._read()
                 if content is None:
                     return self._absent()
-                return await self._apply(parse(content))
+                return await self._apply(parse(content), digest(content))
         except CarmelError as exc:
             return Report(State.REFUSED, exc.message, exc.hint)
 
@@ -97,10 +96,12 @@ class FirstBoot:
             return Report(State.REFUSED, f"{message}, but a {FILE}.txt", f"rename it to {FILE}, and boot again")
         return Report(State.ABSENT, message, f"copy {FILE}.example there to {FILE}, fill it in, and boot again")
 
-    async def _apply(self, configuration: HostConfiguration) -> Report:
+    async def _apply(self, configuration: HostConfiguration, source: str) -> Report:
         wanted = system_files(configuration)
         changed = self._bring_files(wanted)
         changed |= await self._set_password(configuration.console.password_hash)
+        shadow = digest((self._root / "etc/shadow").read_bytes())
+        self._keep(Record({file.path: digest(file.text.encode()) for file in wanted}, source, shadow))
         name = next(file.text.strip() for file in wanted if file.path == "etc/hostname")
         if self._root == Path("/") and socket.gethostname() != name:
             # The system manager read the old name before we came.
@@ -112,21 +113,20 @@ class FirstBoot:
     # -- files --------------------------------------------------------------------------------------------------
     def _bring_files(self, wanted: Collection[File]) -> bool:
         """Whether anything had to be changed."""
-        before = self._recorded()
+        before = Record.read(self._paths.firstboot_record).files
         paths = [file.path for file in wanted]
         different = [file for file in wanted if not self._is_there(file)]
         leftover = [path for path in before if path not in paths]
-        if not different and not leftover and set(before) == set(paths):
+        if not different and not leftover:
             return False
         # First the record of all that may come to be there, so that none is forgotten by a power cut.
-        self._record({*before, *paths})
+        self._keep(Record(dict.fromkeys([*before, *paths], "")))
         for file in different:
             path = self._root / file.path
             self._make_parents(path, private=file.private)
             _write(path, file.text.encode(), 0o600 if file.private else 0o644)
         for leaving in leftover:
             (self._root / leaving).unlink(missing_ok=True)
-        self._record(set(paths))
         return True
 
     def _is_there(self, file: File) -> bool:
@@ -142,18 +142,11 @@ class FirstBoot:
         for one in reversed(missing):
             one.mkdir(mode=0o711 if one == self._paths.state else 0o700 if private else 0o755)
 
-    def _recorded(self) -> list[str]:
-        """Paths that we wrote. A damaged record forgets them: they stay."""
-        try:
-            record = json.loads(self._paths.firstboot_record.read_bytes())
-        except (OSError, ValueError):
-            return []
-        return [path for path in record if isinstance(path, str)] if isinstance(record, list) else []
-
-    def _record(self, paths: Collection[str]) -> None:
-        record = self._paths.firstboot_record
-        self._make_parents(record, private=True)
-        _write(record, json.dumps(sorted(paths)).encode() + b"\n", 0o600)
+    def _keep(self, record: Record) -> None:
+        path = self._paths.firstboot_record
+        if Record.read(path) != record:
+            self._make_parents(path, private=True)
+            _write(path, record.to_bytes(), 0o600)
 
     # -- what is more than files --------------------------------------------------------------------------------
     async def _set_password(self, wanted: str | None) -> bool:
@@ -168,8 +161,9 @@ class FirstBoot:
 
     async def _make_host_keys(self) -> None:
         """Each copy of the image has its own. A key that a power cut left empty is made anew."""
-        for kind in _HOST_KEYS:
-            key = self._root / f"etc/ssh/ssh_host_{kind}_key"
+        for name in HOST_KEYS:
+            key = self._root / name
+            kind = name.split("_")[2]
             if all(path.exists() and path.stat().st_size for path in (key, _public(key))):
                 continue
             fresh = key.with_name(f".{key.name}.{secrets.token_hex(4)}")

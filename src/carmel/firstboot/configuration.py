@@ -21,10 +21,10 @@ from pydantic import (
 )
 
 from carmel.errors import Cause, Invalid, TooLarge
+from carmel.firstboot.record import FILE
 from carmel.resources.base import DNS_LABEL, DNS_SUBDOMAIN, Model
 
 MAXIMUM_BYTES = 64 * 1024
-FILE = "carmel.yaml"
 _MAXIMUM_DEPTH = 8
 _KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp")
 

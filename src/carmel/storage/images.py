@@ -8,8 +8,9 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from carmel.errors import InternalError
+from carmel.errors import InternalError, Refused
 from carmel.resources.image import ImageType
 from carmel.run import Runner
 from carmel.storage.build import BuildContext, KernelBundle, ProgressSink
@@ -109,6 +110,23 @@ class ImageStore:
                 _write_manifest(result, origin)
             await self.datastore.publish_image(uid, result)
         return await asyncio.to_thread(self._found, uid)
+
+    async def open_raw(self, uid: str) -> tuple[BinaryIO, int]:
+        """The disk of image ``uid`` as raw bytes, in a file that is nowhere but in the caller's hands; its size.
+
+        Raises ``Refused`` (``NotADisk``), and as ``QemuImg.convert`` does.
+        """
+        found = await asyncio.to_thread(self.find, uid)
+        if found is None or found.virtual_size is None:
+            raise Refused("this image is no disk, or not ready", code="NotADisk", hint="only disks can be exported")
+        self.datastore.require_free(found.size, "the exported disk")
+        async with self.datastore.workspace(uid, "export") as workspace:
+            source, target = workspace / "source", workspace / "raw"
+            with explained("read an image"):
+                await asyncio.to_thread(os.link, self.datastore.image(uid) / DISK, source, follow_symlinks=False)
+            await self._qemu_img.expand(source, target)
+            with explained("read an exported disk"):
+                return await asyncio.to_thread(target.open, "rb"), found.virtual_size
 
     async def build(
         self,

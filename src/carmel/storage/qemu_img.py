@@ -65,6 +65,13 @@ class QemuImg:
         limits = replace(_LONG, file_size_bytes=max_bytes)
         await self._run(target.parent, [*options, source.name, target.name], limits, on_line=line)
 
+    async def expand(self, source: Path, target: Path) -> None:
+        """Write the qcow2 disk ``source`` as raw bytes into ``target``, a new file with holes in the same directory.
+
+        Raises as ``convert`` does.
+        """
+        await self._run(target.parent, ["convert", "-f", "qcow2", "-O", "raw", source.name, target.name], _LONG)
+
     async def check(self, file: Path, image_format: DiskFormat) -> None:
         """Raises ``Refused`` (``ImageDamaged``) if the tables of ``file`` are broken or point beyond its end."""
         words = ["check", "-U", "--output=json", "-f", image_format.value, file.name]

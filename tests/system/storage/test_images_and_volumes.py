@@ -191,6 +191,23 @@ async def test_a_volume_whose_file_was_lost_is_not_made_anew(world: World) -> No
     assert lost["status"]["error"]["code"] == "DiskMissing"
 
 
+async def test_an_image_comes_out_as_the_bytes_of_its_disk(world: World, tmp_path: Path) -> None:
+    source = disk(tmp_path / "disk", "qcow2")
+    image = await uploaded(world, "one", source.read_bytes())
+    chunks, size = await world.downloads.read("default", "one")
+    # What was begun goes on when the image is deleted meanwhile.
+    await world.delete(IMAGE, "one")
+    await world.until_gone(IMAGE, "one")
+    data = b"".join([chunk async for chunk in chunks])
+    assert size == len(data) == image["status"]["virtualSizeBytes"]
+    assert data == (tmp_path / "disk.raw-source").read_bytes()
+    assert world.tmp == []
+    await world.image("later", {"upload": {}})
+    with pytest.raises(CarmelError) as early:
+        await world.downloads.read("default", "later")
+    assert early.value.code == "ImageNotReady"
+
+
 # -- hostile and broken uploads -----------------------------------------------------------------------------------
 async def refused(world: World, name: str, data: bytes) -> str:
     image = await uploaded(world, name, data)

@@ -50,6 +50,7 @@ class FakeStreams:
     consoles: dict[str, EchoConsole] = field(default_factory=dict)
     log: list[bytes] = field(default_factory=list)
     uploads: dict[str, tuple[bytes, int | None]] = field(default_factory=dict)
+    promised: int = 0
     upload_error: Exception | None = None
     tails: list[LogTail] = field(default_factory=list)
     follow: asyncio.Event = field(default_factory=asyncio.Event)
@@ -77,6 +78,9 @@ class FakeStreams:
             raise self.upload_error
         received = b"".join([chunk async for chunk in chunks])
         self.uploads[f"{namespace}/{image_name}"] = (received, total_bytes)
+
+    async def read_image(self, namespace: str, name: str) -> tuple[AsyncIterator[bytes], int]:
+        return self._chunks(follow=False), self.promised
 
 
 def dropped() -> Unavailable:

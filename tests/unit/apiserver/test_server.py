@@ -366,6 +366,21 @@ async def test_logs_and_uploads(harness: Harness) -> None:
     assert harness.streams.uploads == {"default/disk": (b"abc", None)}
 
 
+async def test_a_download_says_how_long_it_is_and_breaks_off_when_it_is_less(harness: Harness) -> None:
+    harness.streams.log = [b"abc", b"defg"]
+    request = b"GET /apis/carmel.dev/v1alpha1/namespaces/default/images/disk/download HTTP/1.1\r\nHost: x\r\n\r\n"
+    harness.streams.promised = 7
+    answer = await say(await unix(harness), request)
+    assert b"content-length: 7" in answer.lower()
+    assert answer.endswith(b"\r\n\r\nabcdefg")
+    harness.streams.promised = 8
+    reader, writer = await unix(harness)
+    writer.write(request)
+    # The connection is closed before the eighth byte: no client takes that for the whole.
+    assert (await reader.read()).endswith(b"\r\n\r\nabcdefg")
+    writer.close()
+
+
 async def test_a_refused_upload_is_answered_before_its_body(harness: Harness) -> None:
     harness.streams.upload_error = Refused("the datastore is full", code="DatastoreFull")
     image = b"/apis/carmel.dev/v1alpha1/namespaces/default/images/disk/upload"

@@ -340,6 +340,29 @@ def test_an_upload_that_is_refused_leaves_no_image(carmel: Carmel, tmp_path: Pat
     assert carmel("image", "import", str(tmp_path / "nothing")).status == 2
 
 
+def test_an_export_is_whole_with_holes_or_not_at_all(carmel: Carmel, tmp_path: Path, world: World) -> None:
+    source, target = tmp_path / "disk.raw", tmp_path / "out.img"
+    source.write_bytes(b"x" * 100_000 + bytes(4_000_000))
+    assert carmel("image", "import", str(source)).status == 0
+    assert carmel("image", "export", "disk", "--to", str(target)).out == f"image disk written to {target}\n"
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks * 512 < 2_000_000
+    again = carmel("image", "export", "disk", "--to", str(target))
+    assert (again.status, "--force" in again.err) == (5, True)
+    target.write_bytes(b"older")
+    world.streams.breaks_off = True
+    broken = carmel("image", "export", "disk", "--to", str(target), "--force")
+    assert broken.status == 1
+    assert target.read_bytes() == b"older"
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
+    world.streams.breaks_off = False
+    assert carmel("image", "export", "disk", "--to", str(target), "--force").status == 0
+    assert target.read_bytes() == source.read_bytes()
+    assert carmel("image", "export", "nothing", "--to", str(tmp_path / "x")).status == 3
+    assert not (tmp_path / "x").exists()
+    assert carmel("image", "export", "disk", "--to", str(tmp_path / "no" / "folder")).status == 5
+
+
 def test_a_token_for_another_user(carmel: Carmel, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CARMEL_STATE_DIR", str(world.folder))
     (world.folder / "https.port").write_text("6443\n")

@@ -60,6 +60,7 @@ class FakeStreams:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self.uploads: dict[str, bytes] = {}
+        self.breaks_off = False
 
     async def open_console(self, namespace: str, name: str) -> ConsoleStream:
         vm = (await self._store.get(VIRTUAL_MACHINE, namespace, name)).json()
@@ -86,6 +87,18 @@ class FakeStreams:
             raise Refused("the image names a backing file", code="HostileImage", hint="flatten it first")
         self.uploads[image_name] = data
         await _status(self._store, IMAGE, namespace, image_name, {"phase": "Ready", "type": "Disk"})
+
+    async def read_image(self, namespace: str, name: str) -> tuple[AsyncIterator[bytes], int]:
+        await self._store.get(IMAGE, namespace, name)
+        data = self.uploads[name]
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield data[: len(data) // 2]
+            if self.breaks_off:
+                raise OSError(5, "Input/output error")
+            yield data[len(data) // 2 :]
+
+        return chunks(), len(data)
 
 
 class World:

@@ -14,6 +14,7 @@ import pytest
 
 from carmel.firstboot import applying
 from carmel.firstboot.applying import FirstBoot, Report, State
+from carmel.firstboot.record import Record, nothing_is_new
 from carmel.paths import Paths
 from carmel.run import Command, Result, SystemRunner
 
@@ -239,3 +240,45 @@ def test_the_report_is_for_everybody_and_whole(tmp_path: Path) -> None:
     Report(State.REFUSED, "a", "b").write(path)
     assert json.loads(path.read_bytes()) == {"state": "Refused", "message": "a", "hint": "b"}
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+async def test_a_boot_at_which_nothing_is_new_is_known_as_such(world: World) -> None:
+    def new() -> bool:
+        return not nothing_is_new(Record.read(world.paths.firstboot_record), world.root)
+
+    assert new()
+    world.write(_FULL)
+    await world.boot()
+    assert not new()
+    changes: list[Callable[[], object]] = [
+        lambda: world.write(_FULL + "# another\n"),
+        lambda: (world.root / "etc/hostname").write_text("other\n"),
+        lambda: (world.root / "etc/carmel/carmeld.env").unlink(),
+        lambda: (world.root / "etc/shadow").write_text("root::1::::::\n"),
+        lambda: (world.root / "etc/ssh/ssh_host_ed25519_key").write_bytes(b""),
+        lambda: world.paths.firstboot_record.write_bytes(b"{"),
+        lambda: (world.root / "boot/efi/carmel.yaml").unlink(),
+    ]
+    for change in changes:
+        change()
+        assert new()
+        world.write(_FULL)
+        await world.boot()
+        assert not new()
+
+
+async def test_what_was_cut_off_is_never_taken_for_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.write(_FULL)
+    await world.boot()
+    write = applying._write
+
+    def cut(path: Path, content: bytes, mode: int) -> None:
+        write(path, content, mode)
+        if path.name == "hostname":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(applying, "_write", cut)
+    world.write("hostName: rack-7\n")
+    with pytest.raises(KeyboardInterrupt):
+        await world.boot()
+    assert not nothing_is_new(Record.read(world.paths.firstboot_record), world.root)

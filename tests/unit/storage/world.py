@@ -11,6 +11,7 @@ from typing import Any
 
 from carmel.controllers.datastore import DatastoreController, Datastores
 from carmel.controllers.image import ImageController
+from carmel.controllers.image_download import ImageDownloads
 from carmel.controllers.image_source import ImageSources
 from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.runtime import Runtime
@@ -39,6 +40,7 @@ class World:
     datastores: Datastores
     images: ImageController
     uploads: ImageUploads
+    downloads: ImageDownloads
 
     async def create(self, kind: Kind, name: str, spec: JsonObject) -> JsonObject:
         meta: JsonObject = {"name": name}
@@ -117,7 +119,8 @@ async def open_world(
         datastore_controller = DatastoreController(runtime, datastores, paths, used, user)
         images = ImageController(runtime, datastores, sources(paths, used))
         VolumeController(runtime, datastores)
-        world = World(store, paths, runtime, datastores, images, ImageUploads(runtime, datastores, images))
+        uploads, downloads = ImageUploads(runtime, datastores, images), ImageDownloads(runtime, datastores)
+        world = World(store, paths, runtime, datastores, images, uploads, downloads)
         await datastore_controller.ensure_default()
         await runtime.start()
         try:
