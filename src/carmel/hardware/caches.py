@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from carmel.cpulist import format_cpu_list
 from carmel.hardware import devicetree
 from carmel.hardware.cpus import CPUS
-from carmel.hardware.model import Cache, CacheType
+from carmel.hardware.model import Cache, CacheType, Group
 from carmel.hardware.sysroot import Sysroot
 
 _INDEX = re.compile(r"index\d{1,2}", re.ASCII)
@@ -22,12 +22,22 @@ _TYPES = frozenset(CacheType)
 _Kind = tuple[int, CacheType]
 
 
-def read_caches(root: Sysroot, cpus: tuple[int, ...]) -> tuple[Cache, ...]:
+def read_caches(root: Sysroot, cpus: tuple[int, ...], cores: tuple[Group, ...]) -> tuple[Cache, ...]:
     """The nearest first, then by CPU."""
-    found = _from_sysfs(root, cpus)
+    found = _described(root, _from_sysfs(root, cpus), cores)
     if not found and (tree := devicetree.base(root)) is not None:
         found = _from_device_tree(root, tree, cpus)
     return tuple(sorted(found, key=lambda cache: (cache.level, cache.type, cache.cpus)))
+
+
+def _described(root: Sysroot, caches: list[Cache], cores: tuple[Group, ...]) -> list[Cache]:
+    """An arm64 kernel to which ACPI says nothing of caches knows their levels from CLIDR_EL1, and takes each for one
+    that all CPUs share (drivers/base/cacheinfo.c)."""
+    largest = max(len(core.cpus) for core in cores)
+    if not any(one.level == 1 and one.size_bytes is None and len(one.cpus) > largest for one in caches):
+        return caches
+    root.remark("The firmware does not describe the caches: they are left out.")
+    return [one for one in caches if one.size_bytes is not None]
 
 
 def _from_sysfs(root: Sysroot, cpus: tuple[int, ...]) -> list[Cache]:

@@ -8,12 +8,12 @@ import pytest
 
 from carmel.hardware.model import Hardware
 from carmel.hardware.reader import read_hardware
-from tests.unit.hardware.recorded import unpack
+from tests.unit.hardware.recorded import SERVER, unpack
 
 
 @pytest.fixture(scope="session")
 def recorded_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpack(tmp_path_factory.mktemp("machine"))
+    return unpack(SERVER, tmp_path_factory.mktemp("machine"))
 
 
 @pytest.fixture(scope="session")
