@@ -35,6 +35,8 @@ LOOK_SECONDS = 300.0
 """How often the machine is looked at again: QEMU may have been installed, upgraded or removed."""
 _ALLOCATED_SECONDS = 2.0
 """How long changes of VMs are gathered before the Host tells them: twenty starts are then one write."""
+CALM_SECONDS = 5.0
+"""CPUs and memory come and go in rows, one event each: the machine is read again when that is over, or nearly."""
 _RUNNING = frozenset({"PoweredOn", "Paused"})
 
 
@@ -91,7 +93,7 @@ class HostController:
 
     def limits(self) -> HostLimits:
         """What one VM may have here, as far as it is known by now."""
-        return HostLimits(self.max_vcpus(), self.facts.memory_bytes)
+        return HostLimits(self.max_vcpus(), self.surveyor.ledger.ground.hardware.memory_bytes)
 
     def max_vcpus(self) -> int | None:
         """``None`` while there is no hypervisor that works."""
@@ -116,7 +118,7 @@ class HostController:
     def machine_changed(self) -> None:
         """The kernel says that CPUs or memory came or went; it says so one by one."""
         self._machine_changed = True
-        self._controller.enqueue_after(Key(None, self.facts.name), _ALLOCATED_SECONDS)
+        self._controller.enqueue_after(Key(None, self.facts.name), CALM_SECONDS)
 
     # -- what the ledger tells ----------------------------------------------------------------------------------
     def look(self, uid: str) -> None:
@@ -163,7 +165,8 @@ class HostController:
         status.carmel_version = __version__
         status.system = self.facts.system
         status.hypervisor = self._known.info if self._known is not None else None
-        status.capacity = HostResources(cpus=self.facts.cpus, memory=format_bytes(self.facts.memory_bytes))
+        machine = self.surveyor.ledger.ground.hardware
+        status.capacity = HostResources(cpus=len(machine.cpus), memory=format_bytes(machine.memory_bytes))
         status.allocated = HostResources(cpus=sum(share.cpus for share in running), memory=format_bytes(memory))
         status.virtual_machines = len(self._shares)
         status.hardware = self.surveyor.hardware

@@ -173,7 +173,7 @@ async def test_who_found_no_room_starts_when_the_host_has_more(host: Host) -> No
     assert condition(vm, "Accepted").status == "False"
     host.hardware = two_nodes(memory_bytes=16 * GiB)
     host.host_controller.machine_changed()
-    await host.clock.advance(3)
+    await host.clock.advance(6)
     vm = await host.until(reason("Running"))
     assert nodes(vm) == [0, 1]
     assert condition(vm, "Accepted").status == "True"
@@ -191,7 +191,7 @@ async def test_a_device_that_the_host_does_not_have(host: Host) -> None:
 async def test_a_host_that_cannot_dedicate_refuses_with_the_reason(host: Host) -> None:
     host.means = Means(no_dedicated="carmeld does not run as root, and only root can keep CPUs for a VM")
     host.host_controller.machine_changed()
-    await host.clock.advance(3)
+    await host.clock.advance(6)
     await host.quiet()
     await host.create("w", cpu={"count": 1, "policy": "Dedicated"})
     vm = await host.until(reason("DedicatedCPUsUnavailable"))
@@ -314,7 +314,7 @@ async def test_rules_that_contradict_the_machine_are_told(host: Host) -> None:
 
 async def test_the_host_tells_its_machine(host: Host) -> None:
     await running(host, "d", 2, policy="Dedicated", placement={"near": ["eth1"]})
-    await host.clock.advance(3)
+    await host.clock.advance(6)
     await host.quiet()
     told = await host.hosts.get(HOST_KEY)
     assert told.status.hardware is not None
@@ -332,7 +332,7 @@ async def test_a_machine_that_cannot_be_read(host: Host) -> None:
     await running(host, "w", 4)
     host.hardware = ValueError("node9 has no CPUs")
     host.host_controller.machine_changed()
-    await host.clock.advance(3)
+    await host.clock.advance(6)
     await host.quiet()
     told = condition(await host.hosts.get(HOST_KEY), "HardwareKnown")
     assert (told.status, told.reason) == ("False", "InternalError")
