@@ -120,8 +120,8 @@ class FakeMachine:
         self._require_live()
         check_pinning(pinning, self.config.cpu.count)
         elsewhere = before is not None and pinning.memory_nodes != before.memory_nodes
-        if len(pinning.memory_nodes) != len(before.memory_nodes):
-            raise CannotPin("the number of its memory nodes is fixed")
+        if before is not None and len(pinning.memory_nodes) not in (1, len(before.memory_nodes)):
+            raise CannotPin("its memory cannot be spread")
         self._world.require_cpusets(needed=pinning.exclusive or elsewhere)
         self.moves.append(pinning)
 

@@ -110,7 +110,7 @@ class Machine(Protocol):
     async def repin(self, pinning: Pinning) -> None:
         """Move the running VM: its threads to other CPUs, its memory (what is there and what will be) to other nodes.
 
-        The number of nodes stays, and so does their order: what was on the lowest before is on the lowest afterwards.
+        To as many nodes, where what was on the lowest comes to the lowest and so on, or all to one.
         Everything or nothing as far as the kernel allows; pages that it cannot move stay and are found by later
         accesses. Raises ``Refused`` (code ``CannotPin``) where this host has no means for it.
         """

@@ -36,20 +36,25 @@ class CpusetFiles:
     version: int
 
     def set(self, pinning: Pinning) -> None:
-        """CPUs first: pages that are faulted while others move come from threads that are there already."""
+        """CPUs first: they cost nothing if they cannot be had, while pages that moved would have to move back."""
         self._write("cpus", pinning.cpus, "the CPUs")
+        self._check("cpus", pinning.cpus)
         self._write("mems", pinning.memory_nodes, "the memory nodes")
-        self.check(pinning)
+        self._check("mems", pinning.memory_nodes)
 
     def check(self, pinning: Pinning) -> None:
+        """Whether it has what it should. Raises ``CannotPin``."""
+        self._check("cpus", pinning.cpus)
+        self._check("mems", pinning.memory_nodes)
+
+    def _check(self, name: str, wanted: tuple[int, ...]) -> None:
         """Version 2 takes what the cpuset above does not have, and then gives something else."""
-        for name, wanted in (("cpus", pinning.cpus), ("mems", pinning.memory_nodes)):
-            got = self.effective(name)
-            if got != wanted:
-                raise CannotPin(
-                    f"the VM's cpuset got {name} {format_cpu_list(got) or 'none'} instead of {format_cpu_list(wanted)}",
-                    hint="the others are offline, or kept by a cpuset above it",
-                )
+        got = self.effective(name)
+        if got != wanted:
+            raise CannotPin(
+                f"the VM's cpuset got {name} {format_cpu_list(got) or 'none'} instead of {format_cpu_list(wanted)}",
+                hint="the others are offline, or kept by a cpuset above it",
+            )
 
     def effective(self, name: str) -> tuple[int, ...]:
         """``cpus`` or ``mems`` that it really has."""

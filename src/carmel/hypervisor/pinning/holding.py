@@ -79,12 +79,12 @@ async def _anywhere(machine: QemuMachine, after: Pinning) -> Pinning:
 
 
 def _check_nodes(before: Pinning, after: Pinning) -> None:
-    """The kernel turns the nodes that memory is bound to into others by their order (``cgroups``): from one to two
-    nodes, all of it would go on to the first."""
-    if len(before.memory_nodes) != len(after.memory_nodes):
+    """The kernel turns the nodes that memory is bound to into others by their order (``cgroups``): to as many, or all
+    to one. From one to two, it would go on to be taken from the first alone."""
+    if len(after.memory_nodes) not in (1, len(before.memory_nodes)):
         was, wanted = (format_cpu_list(each.memory_nodes) for each in (before, after))
         raise CannotPin(
-            f"a running VM whose memory is bound to the nodes {was} cannot be moved to {wanted}: their number is fixed",
+            f"a running VM whose memory is bound to the nodes {was} cannot be spread over {wanted}",
             hint="stop the VM and start it: it is then placed anew",
         )
 
