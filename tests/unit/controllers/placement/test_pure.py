@@ -157,7 +157,7 @@ class TestApplying:
 class TestRequests:
     def test_a_device_gives_its_node(self) -> None:
         wanted, impossible = start_request(vm(placement={"near": ["eth1"]}), two_nodes())
-        assert (wanted.near, impossible) == ({1}, None)
+        assert (wanted.near, impossible) == (frozenset({1}), None)
 
     def test_a_device_that_is_not_there(self) -> None:
         _, impossible = start_request(vm(placement={"near": ["nvme7"]}), two_nodes())
