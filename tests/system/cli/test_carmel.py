@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from carmel.cpulist import parse_cpu_list
 from tests.daemon import Daemon, running_daemon
 
 _PROGRAM = "import sys; from carmel.cli.main import main; sys.exit(main())"
@@ -78,6 +80,36 @@ def test_the_first_evening(carmel: Carmel) -> None:
     carmel("get", "vm", "w", status=3)
 
 
+def test_the_machine_is_drawn_with_its_vms_and_says_why_they_are_there(carmel: Carmel, tmp_path: Path) -> None:
+    carmel("run", "micro", "--name", "here", "--cpus", "2", "--memory", "128Mi", "--network", "none", "--wait=running")
+    picture = carmel("host", "--ascii", env={"COLUMNS": "100"})
+    assert picture.isascii()
+    assert max(map(len, picture.split("Name:")[0].splitlines())) <= 100
+    assert re.search(r"^\| A here +2 shared +128 MiB", picture, re.MULTILINE)
+    # What the kernel counts without us is what the picture has cells for.
+    cells = re.findall(r"^\| +\d+ ([.+#? ]+)\|", picture, re.MULTILINE)
+    online = (Path("/sys/devices/system/cpu") / "online").read_text()
+    assert sum(len(row.replace(" ", "").rstrip()) for row in cells) == len(parse_cpu_list(online))
+
+    told = carmel("describe", "vm", "here")
+    assert re.search(r"^Placed: +NUMA node ", told, re.MULTILINE)
+    assert "Why here:" in told
+    assert carmel("host", "rebalance", "--dry-run").startswith("Nothing to move")
+    assert carmel("host", "rebalance", "--timeout", "60s").startswith("Nothing was moved")
+
+    manifest = tmp_path / "vms.yaml"
+    manifest.write_text(_SMALL)
+    planned = json.loads(carmel("plan", "--host", _host_name(carmel), "-f", str(manifest), "-o", "json"))
+    assert [one["name"] for one in planned["virtualMachines"]] == ["small"]
+    assert planned["virtualMachines"][0]["placement"]["reasons"]
+    manifest.write_text(_SMALL.replace("64Mi", "200Ti"))
+    assert "has no place on" in carmel("plan", "-f", str(manifest), status=5)
+
+
+def _host_name(carmel: Carmel) -> str:
+    return carmel("get", "host", "-o", "jsonpath={.items[0].metadata.name}").strip()
+
+
 def test_what_is_typed_into_a_pipe_reaches_the_guest(carmel: Carmel) -> None:
     carmel("run", "micro", "--name", "typed", "--memory", "128Mi", "--network", "none")
     carmel("console", "typed", "--until", "micro:", "--timeout", "90s")
@@ -122,4 +154,10 @@ def test_a_daemon_that_comes_back_is_waited_for(carmel: Carmel, daemon: Daemon) 
     assert carmel("get", "vm", "kept", "-o", "jsonpath=.status.launchID") == launch
 
 
+_SMALL = """
+apiVersion: carmel.dev/v1alpha1
+kind: VirtualMachine
+metadata: {name: small}
+spec: {memory: {size: 64Mi}}
+"""
 _SECRET = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: b}\n"

@@ -12,7 +12,7 @@ import pytest
 
 from carmel.cli.main import main
 from tests.unit.client.world import World
-from tests.unit.hardware.recorded import unpack
+from tests.unit.hardware.recorded import SERVER, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="session")
 def recorded_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recorded dual-socket server, unpacked once."""
-    return unpack(tmp_path_factory.mktemp("machine"))
+    return unpack(SERVER, tmp_path_factory.mktemp("machine"))
 
 
 @pytest.fixture

@@ -93,6 +93,17 @@ def test_console_with_pipes(environment: dict[str, str], vm: str) -> None:
     assert (waited.returncode, b"did not print 'never'" in waited.stderr) == (6, True)
 
 
+def test_a_picture_is_coloured_on_a_terminal_only(on_terminal: OnTerminal, lone: Carmel, recorded_root: Path) -> None:
+    words = ("host", "--sysroot", str(recorded_root))
+    with on_terminal(*words, COLUMNS="80") as terminal:
+        terminal.expect(b"gaps between clusters")
+        assert b"\x1b[1mSocket 36: " in terminal.screen
+    with on_terminal(*words, COLUMNS="80", NO_COLOR="1") as terminal:
+        terminal.expect(b"gaps between clusters")
+        assert b"\x1b" not in terminal.screen
+    assert "\x1b" not in lone(*words).out
+
+
 def test_delete_asks_on_a_terminal(on_terminal: OnTerminal, carmel: Carmel, vm: str) -> None:
     with on_terminal("delete", "vm", vm) as terminal:
         terminal.expect(b"[y/N]")
