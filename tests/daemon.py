@@ -24,21 +24,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from carmel.client.api import Client, Selection, by_name
+from carmel.client.api import Client, Selection
 from carmel.client.endpoint import Context, UnixEndpoint
 from carmel.client.objects import JsonObject, condition, dig
-from carmel.errors import CarmelError, Expired, NotFound
 from carmel.paths import Paths
+from tests.api import Api, Predicate
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
-GUEST_SECONDS = 90.0
-"""An emulated guest on a busy machine."""
-
-Predicate = Callable[[JsonObject], bool]
 
 
 def is_ready(obj: JsonObject) -> bool:
@@ -57,7 +53,7 @@ def not_ready_because(reason: str) -> Predicate:
     return lambda obj: condition(obj, "Ready").get("reason") == reason
 
 
-class Daemon:
+class Daemon(Api):
     """One state directory and, most of the time, a daemon on it. For one thread."""
 
     def __init__(self, root: Path, environ: Mapping[str, str] | None = None) -> None:
@@ -156,100 +152,8 @@ class Daemon:
         """One for another thread, or to be closed early."""
         return Client(Context("test", UnixEndpoint(self.paths.api_socket)))
 
-    def create(self, word: str, obj: JsonObject, namespace: str | None = "default") -> JsonObject:
-        return self.client.create(self.client.kind(word), namespace, obj)
-
-    def get(self, word: str, name: str, namespace: str | None = "default") -> JsonObject:
-        return self.client.get(self.client.kind(word), namespace, name)
-
-    def patch(self, word: str, name: str, patch: JsonObject, namespace: str | None = "default") -> JsonObject:
-        return self.client.patch(self.client.kind(word), namespace, name, patch)
-
-    def delete(self, word: str, name: str, namespace: str | None = "default") -> None:
-        self.client.delete(self.client.kind(word), namespace, name)
-
-    def wait_for(
-        self,
-        word: str,
-        name: str,
-        predicate: Predicate,
-        *,
-        namespace: str | None = "default",
-        seconds: float = GUEST_SECONDS,
-    ) -> JsonObject:
-        """The object once ``predicate`` holds of it. No polling: it is watched."""
-        kind, selection = self.client.kind(word), by_name(namespace, name)
-        deadline = time.monotonic() + seconds
-        last: JsonObject | None = None
-        try:
-            while True:
-                page = self.client.list(kind, selection)
-                for last in page["items"]:
-                    if predicate(last):
-                        return last
-                with contextlib.suppress(Expired):
-                    for event in self.client.watch(
-                        kind, selection, page["metadata"]["resourceVersion"], deadline=deadline
-                    ):
-                        last = event.object
-                        if event.type != "DELETED" and predicate(last):
-                            return last
-        except CarmelError as error:
-            raise AssertionError(
-                f"{word} {name} did not come to that: {error}\n{dig(last, 'status')}\n{self.last_words()}"
-            ) from error
-
-    def wait_gone(
-        self, word: str, name: str, namespace: str | None = "default", seconds: float = GUEST_SECONDS
-    ) -> None:
-        """Until there is no such object."""
-        kind, selection = self.client.kind(word), by_name(namespace, name)
-        page = self.client.list(kind, selection)
-        if not page["items"]:
-            return
-        version = page["metadata"]["resourceVersion"]
-        for event in self.client.watch(kind, selection, version, deadline=time.monotonic() + seconds):
-            if event.type == "DELETED":
-                return
-
     def last_words(self, count: int = 40) -> str:
         return "\n".join(self.log.read_text().splitlines()[-count:])
-
-    # -- VMs ----------------------------------------------------------------------------------------------------
-    def make_micro_image(self, name: str = "micro") -> None:
-        self.create("image", {"metadata": {"name": name}, "spec": {"source": {"build": {"recipe": "micro"}}}})
-        self.wait_for("image", name, lambda image: dig(image, "status", "phase") == "Ready")
-
-    def micro_vm(self, name: str, command_line: str = "", **spec: object) -> JsonObject:
-        """A VM of the micro image, 128 MiB, no disk and no network unless ``spec`` says so."""
-        return {
-            "metadata": {"name": name},
-            "spec": {
-                "memory": {"size": "128Mi"},
-                "firmware": {
-                    "type": "DirectKernel",
-                    "imageRef": {"name": "micro"},
-                    **({"commandLine": command_line} if command_line else {}),
-                },
-                **spec,
-            },
-        }
-
-    def wait_for_console(self, name: str, text: str, seconds: float = GUEST_SECONDS) -> str:
-        """The serial log up to the line that holds ``text``; the log is followed through the API."""
-        path = self.client.kind("vm").path("default", name, "log")
-        said = b""
-        deadline = time.monotonic() + seconds
-        with self.client.open("GET", path, query={"follow": "true"}, seconds=seconds) as stream:
-            while text.encode() not in said.rpartition(b"\n")[0]:
-                stream.wait_at_most(max(0.1, deadline - time.monotonic()))
-                chunk = stream.chunk()
-                if not chunk:
-                    break
-                said += chunk
-        decoded = said.decode("utf-8", "replace")
-        assert text in decoded, f"{name} never said {text!r}:\n{decoded[-3000:]}"
-        return decoded
 
     def qemu_pids(self) -> list[int]:
         """Pids of all QEMUs (and helpers) of this daemon, whether it knows of them or not."""
@@ -263,17 +167,6 @@ class Daemon:
         for pid in self.qemu_pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-    def delete_all_vms(self) -> None:
-        """Through the API, as a user would; then nothing of them may be left."""
-        kind = self.client.kind("vm")
-        names = [vm["metadata"]["name"] for vm in self.client.list(kind, Selection("default"))["items"]]
-        for name in names:
-            with contextlib.suppress(NotFound):
-                self.patch("vm", name, {"spec": {"powerOffMode": "Hard"}})
-                self.delete("vm", name)
-        for name in names:
-            self.wait_gone("vm", name)
 
     def wait_for_processes(self, count: int, seconds: float = STOP_SECONDS) -> None:
         """Until this daemon has ``count`` QEMUs: a process that was killed takes a moment to be gone."""

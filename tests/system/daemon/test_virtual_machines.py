@@ -9,7 +9,8 @@ import signal
 import socket
 
 from carmel.client.objects import JsonObject, condition, dig
-from tests.daemon import GUEST_SECONDS, Daemon, ended_by, has_power, is_ready, not_ready_because
+from tests.api import GUEST_SECONDS
+from tests.daemon import Daemon, ended_by, has_power, is_ready, not_ready_because
 
 
 def boot(daemon: Daemon, name: str = "w", **spec: object) -> tuple[JsonObject, str]:
