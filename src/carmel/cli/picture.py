@@ -157,7 +157,7 @@ def _legend(scene: Scene, charset: Charset) -> Iterator[str]:
         (Mark.SHARED, charset.shared, "shared by VMs"),
         (Mark.DEDICATED, "A", "a VM's own"),
         (Mark.RESERVED, charset.reserved, "the host's own"),
-        (Mark.UNKNOWN, charset.unknown, "of a VM that you may not see"),
+        (Mark.UNKNOWN, charset.unknown, "of a VM not shown"),
     ):
         if mark in marks:
             yield f"{sign} {meaning}"

@@ -46,8 +46,8 @@ def plan_for(ground: Ground, vms: Sequence[VirtualMachine]) -> Plan:
     occupancy = Occupancy.of(silicon, present)
     answers = []
     for number, (vm, key) in enumerate(zip(vms, wanted, strict=True)):
-        # Objects that are not made yet have no uid, and those with a generateName not even a name.
-        request = replace(_request(vm, ground.hardware), uid=f"planned-{number}")
+        # What is not made yet has no uid.
+        request = replace(_request(vm, ground.hardware), uid=f"planned-{number}", name=_name(vm))
         outcome = _refused_device(vm, ground.hardware) or place(silicon, occupancy, request)
         answers.append(Answer(request, outcome, again=key in ground.placed))
         if isinstance(outcome, Placement):
@@ -55,6 +55,11 @@ def plan_for(ground: Ground, vms: Sequence[VirtualMachine]) -> Plan:
     planned = [answer.outcome for answer in answers if isinstance(answer.outcome, Placement)]
     final = {one.request.uid: occupancy.current(one.request.uid) for one in (*present, *planned)}
     return Plan(tuple(_now(answer, final) for answer in answers), tuple(final.values()))
+
+
+def _name(vm: VirtualMachine) -> str:
+    """``default/worker-*`` where the server is to make the name up."""
+    return f"{vm.metadata.namespace}/{vm.metadata.name or f'{vm.metadata.generate_name}*'}"
 
 
 def _request(vm: VirtualMachine, hardware: Hardware) -> Request:

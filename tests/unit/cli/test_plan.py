@@ -186,6 +186,7 @@ def test_generated_names_are_no_one_vm() -> None:
     twice["metadata"] = {"generateName": "worker-"}
     plan = plan_for(board_ground(BOARD, None, {}), wanted_vms(manifests(twice, twice), "lab").vms)
     assert len(plan.all) == 2
+    assert [answer.request.name for answer in plan.answers] == ["lab/worker-*", "lab/worker-*"]
 
 
 def test_a_device_that_the_machine_has_not_is_a_refusal() -> None:

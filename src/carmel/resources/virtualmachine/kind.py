@@ -38,7 +38,7 @@ VIRTUAL_MACHINE = Kind(
         Column("Memory", ".spec.memory.size"),
         Column("Address", ".status.addresses[0]"),
         Column("Host", ".status.hostName", priority=1),
-        Column("CPU Policy", ".spec.cpu.policy", priority=1),
+        Column("Policy", ".spec.cpu.policy", priority=1),
         Column("Nodes", ".status.placement.memoryNodes", priority=1),
         Column("Accelerator", ".status.accelerator", priority=1),
         Column("Machine", ".status.machineType", priority=1),
