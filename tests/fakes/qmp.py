@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -87,6 +88,8 @@ class FakeQemu:
                 return {"return": {"status": self.status, "running": self.status == "running"}}
             case "query-name":
                 return {"return": {"name": self._name}}
+            case "query-cpus-fast":
+                return {"return": [{"cpu-index": 0, "thread-id": os.getpid()}]}
             case "cont":
                 self.status = "running"
                 self.emit("RESUME")

@@ -19,6 +19,8 @@ async def check_monitor(socket: Path) -> None:
     await first.connect(socket, seconds=30)
     assert (await first.execute("query-status"))["status"] == "prelaunch"
     assert (await first.execute("query-name"))["name"] == "default/fake/0"
+    (vcpu,) = await first.execute("query-cpus-fast")
+    assert (vcpu["cpu-index"], vcpu["thread-id"] > 0) == (0, True)
     await first.execute("cont")
     assert (await asyncio.wait_for(events.get(), 10)).name == "RESUME"
     assert (await first.execute("query-status"))["status"] == "running"

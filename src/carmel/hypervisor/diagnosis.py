@@ -87,7 +87,9 @@ def _memory_problem(config: MachineConfig, said: str) -> CarmelError | None:
         if _NO_HUGE_PAGES.search(said):
             count, memory = config.memory_bytes // config.page_bytes, format_bytes(config.memory_bytes)
             pool = f"hugepages/hugepages-{config.page_bytes // 1024}kB/nr_hugepages"
-            folder = "/sys/devices/system/node/nodeN" if nodes else "/sys/kernel/mm"
+            folder = (
+                f"/sys/devices/system/node/node{nodes if nodes.isdecimal() else 'N'}" if nodes else "/sys/kernel/mm"
+            )
             return Refused(
                 f"there are not {count} free huge pages of {size}{where} for the VM's {memory}",
                 code="InsufficientHugePages",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -104,3 +105,18 @@ async def test_a_node_that_is_not_there_is_named(house: House, make_config: Conf
         await house.hypervisor().launch(config, paused=True)
     assert caught.value.code == "MemoryNodeUnavailable"
     assert "62" in caught.value.message
+
+
+async def test_state_that_was_saved_without_a_place_is_restored_at_one(house: House, make_config: ConfigMaker) -> None:
+    hypervisor = house.hypervisor()
+    config = make_config()
+    machine = await hypervisor.launch(config)
+    await until_prompt(hypervisor, config.uid)
+    await machine.suspend()
+    node = GuestNodeConfig((0,), config.memory_bytes, (10,), host_node=0)
+    held = await hypervisor.launch(dataclasses.replace(config, numa=(node,)), restore=True)
+    stream = await hypervisor.open_console(config.uid)
+    await answer(stream, b"echo still he''re\n", b"still here")
+    await stream.close()
+    assert "bind:0" in (Path("/proc") / str(held.launch.pid) / "numa_maps").read_text()
+    await held.kill("done")
