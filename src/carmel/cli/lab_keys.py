@@ -38,6 +38,9 @@ class Keys:
         for name, text in self.files.items():
             # Whole or not at all: a machine may lose its power at any time.
             lines.append(f"printf %s {shlex.quote(text)} >{name}.new && mv {name}.new {name} || exit 1")
+        # A host with systemd is told where to listen; the small one always does.
+        listen = "CARMEL_HTTPS_ADDRESS=0.0.0.0 CARMEL_HTTPS_PORT=17443"
+        lines.append(f"[ ! -d /etc/carmel ] || printf '%s\\n' {listen} >/etc/carmel/carmeld.env")
         return "\n".join([*lines, "sync", ""])
 
 

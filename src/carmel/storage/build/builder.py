@@ -24,7 +24,7 @@ from carmel.storage.build.recipe import Recipe
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         recipe.name: recipe
-        for recipe in (micro_recipe(), debian_recipe(), host_recipe(), lab_host_recipe(micro_recipe()))
+        for recipe in (micro_recipe(), debian_recipe(), host_recipe(micro_recipe()), lab_host_recipe(micro_recipe()))
     }
 )
 

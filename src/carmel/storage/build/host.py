@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from importlib import resources
 
@@ -31,6 +32,7 @@ from carmel.storage.build.disk import (
 )
 from carmel.storage.build.host_initramfs import write_initramfs
 from carmel.storage.build.initramfs import only, unpack
+from carmel.storage.build.lab_host import add_guest
 from carmel.storage.build.payload import payload_inputs, write_payload
 from carmel.storage.build.recipe import Recipe
 from carmel.units import GIB, MIB
@@ -52,8 +54,8 @@ _INSTALLED = (
     "firmware-bnx2", "firmware-bnx2x", "firmware-linux-free", "firmware-misc-nonfree", "firmware-qlogic",
     "firmware-realtek",
 )  # fmt: skip
-# For our initramfs only.
-_NOT_INSTALLED = "busybox-static"
+# For our initramfs, and for the guest's image that the host has ready-made.
+_BUSYBOX, _GUEST_KERNEL, _GUEST_AGENT = "busybox-static", r"linux-image-.*cloud-arm64", "qemu-guest-agent"
 _LAYOUT = Layout(disk=3584 * MIB, esp=512 * MIB)
 _KERNEL_OPTIONS = "ro console=tty0 console=ttyAMA0 loglevel=4"
 _NEEDED_MEMORY = 4 * GIB
@@ -61,38 +63,46 @@ _NEEDED_MEMORY = 4 * GIB
 _BASE_VERSION = 1
 
 
-def host_recipe() -> Recipe:
-    """The recipe of ``host``."""
-    return Recipe(
+def host_recipe(guest: Recipe) -> Recipe:
+    """The recipe; ``guest`` makes the image that is on the host ready-made, so that a first VM needs no network."""
+
+    async def make(workshop: Workshop) -> DiskImage:
+        return await _make(workshop, recipe, guest)
+
+    recipe = Recipe(
         name="host",
         summary="a Carmel host for a UEFI machine: Debian 12, QEMU and Carmel on a disk to write to an SSD or a stick",
         kind="Disk",
         version=1,
-        packages=(*_INSTALLED, _NOT_INSTALLED),
+        packages=(*_INSTALLED, *guest.packages),
         programs=(*NATIVE_PROGRAMS, "zstd"),
-        inputs=lambda: b"".join(_inputs()),
-        make=_make,
+        inputs=lambda: b"".join(_inputs(guest)),
+        make=make,
         download_share=10,
         components=("main", "non-free-firmware"),
     )
+    return recipe
 
 
-async def _make(workshop: Workshop) -> DiskImage:
+async def _make(workshop: Workshop, recipe: Recipe, guest: Recipe) -> DiskImage:
     context, directory = workshop.context, workshop.directory
     check_machine(_NEEDED_MEMORY)
     context.progress(10, "preparing the disk")
     payload = directory / "payload"
     payload.mkdir()
     await write_payload(context, payload)
+    await add_guest(workshop, guest, payload)
+    names = [package.name for package in workshop.packages]
+    spared = [name for name in names if re.fullmatch(f"{_BUSYBOX}|{_GUEST_KERNEL}|{_GUEST_AGENT}", name)]
+    kernels = tuple(f"{name}_" for name in names if name.startswith("linux-image-") and name not in spared)
     boot = directory / "boot"
-    await unpack(context, workshop.archives, boot, ("linux-image-", "systemd-boot-efi_", _NOT_INSTALLED))
+    await unpack(context, workshop.archives, boot, (*kernels, "systemd-boot-efi_", f"{_BUSYBOX}_"))
     kernel = only(boot.glob("boot/vmlinuz-*"), "kernel")
     version = kernel.name.removeprefix("vmlinuz-")
     disk = Disk(directory / "disk.raw", _LAYOUT, SYSTEM, version, _KERNEL_OPTIONS)
     await partition(context, disk)
-    recipe = host_recipe()
     base = context.cache / "bases" / f"{SYSTEM}-{_base_key(workshop)}.tar.zst"
-    wanted = Installation(recipe.apt(context), recipe.origin(context), (_NOT_INSTALLED,), payload, base)
+    wanted = Installation(recipe.apt(context), recipe.origin(context), tuple(spared), payload, base)
     await install(workshop, disk, wanted)
     context.progress(80, "writing the boot partition")
     initrd = directory / "initrd"
@@ -115,7 +125,8 @@ def _example() -> str:
     return (resources.files("carmel.firstboot") / EXAMPLE).read_text("utf-8")
 
 
-def _inputs() -> Iterator[bytes]:
+def _inputs(guest: Recipe) -> Iterator[bytes]:
     """The payload holds the guest's files and the example too: they are part of Carmel."""
     yield _LAYOUT.table.encode() + _KERNEL_OPTIONS.encode()
     yield payload_inputs()
+    yield guest.inputs()

@@ -15,15 +15,20 @@ FILES = {
     "host_guest/50-root.conf": "etc/repart.d/50-root.conf",
     "host_guest/99-dhcp.network": "etc/systemd/network/99-dhcp.network",
     "host_guest/journald.conf": "etc/systemd/journald.conf.d/carmel.conf",
+    "host_guest/resolved.conf": "etc/systemd/resolved.conf.d/carmel.conf",
+    "host_guest/carmel-seed.service": "usr/lib/systemd/system/carmel-seed.service",
+    "host_guest/seed": "usr/lib/carmel-seed",
     "host_guest/sshd.conf": "etc/ssh/sshd_config.d/carmel.conf",
     "host_guest/wait-online.conf": "etc/systemd/system/systemd-networkd-wait-online.service.d/any.conf",
 }
-ENABLED = ("carmeld.service", "carmel-firstboot.service", "carmel-status.service")
+ENABLED = ("carmeld.service", "carmel-firstboot.service", "carmel-seed.service", "carmel-status.service")
 MASKED = (
     # NFS 4 needs neither; both open ports to everybody.
     "rpcbind.service", "rpcbind.socket", "rpc-statd.service",
     # Tools of the image, not services of every host.
-    "nfs-server.service", "nfs-blkmap.service",
+    "nfs-server.service", "nfs-blkmap.service", "rpc-statd-notify.service", "nvmf-autoconnect.service",
+    "nvmefc-boot-connections.service", "uuidd.socket", "e2scrub_reap.service", "e2scrub_all.timer",
+    "dpkg-db-backup.timer",
     # VMs hold the memory that these jobs would fight for, at any hour.
     "apt-daily.timer", "apt-daily-upgrade.timer",
 )  # fmt: skip

@@ -112,14 +112,14 @@ async def _make(workshop: Workshop, guest: Recipe) -> KernelBundle:
     await write_payload(context, payload)
     await compile_python(context, root, f"usr/lib/python{DEBIAN_PYTHON}", "/", DEBIAN_PYTHON)
     context.progress(80, "adding the guest's image")
-    await _add_guest(workshop, guest, payload)
+    await add_guest(workshop, guest, payload)
     context.progress(90, "writing the initramfs")
     initrd = directory / "initrd"
     await in_thread(_write_initramfs, initrd, root, payload, modules)
     return KernelBundle(kernel.rename(directory / "kernel"), initrd, COMMAND_LINE)
 
 
-async def _add_guest(workshop: Workshop, guest: Recipe, payload: Path) -> None:
+async def add_guest(workshop: Workshop, guest: Recipe, payload: Path) -> None:
     """Make the guest's image of the packages that are here, and keep it where a host looks before it builds."""
     context, directory = workshop.context, workshop.directory / "guest"
     archives, made = directory / "archives", directory / "image"
