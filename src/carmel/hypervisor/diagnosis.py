@@ -74,29 +74,8 @@ def explain_start(config: MachineConfig, words: Sequence[str], how: str) -> Carm
 
 def _memory_problem(config: MachineConfig, said: str) -> CarmelError | None:
     nodes = format_cpu_list(node.host_node for node in config.numa if node.host_node is not None)
-    where = f" on node {nodes}" if nodes else ""
-    if config.page_bytes is not None:
-        size = format_bytes(config.page_bytes)
-        if _NO_SUCH_PAGES.search(said):
-            return Refused(
-                f"this host's kernel has no huge pages of {size}",
-                code="UnknownPageSize",
-                field="spec.memory.pageSize",
-                hint="carmel host shows the sizes that it has",
-            )
-        if _NO_HUGE_PAGES.search(said):
-            count, memory = config.memory_bytes // config.page_bytes, format_bytes(config.memory_bytes)
-            pool = f"hugepages/hugepages-{config.page_bytes // 1024}kB/nr_hugepages"
-            folder = (
-                f"/sys/devices/system/node/node{nodes if nodes.isdecimal() else 'N'}" if nodes else "/sys/kernel/mm"
-            )
-            return Refused(
-                f"there are not {count} free huge pages of {size}{where} for the VM's {memory}",
-                code="InsufficientHugePages",
-                field="spec.memory.pageSize",
-                hint=f"reserve more: write their number to {folder}/{pool}, or leave spec.memory.pageSize out",
-                retryable=True,
-            )
+    if config.page_bytes is not None and (problem := _page_problem(config, config.page_bytes, nodes, said)) is not None:
+        return problem
     if nodes and _NOT_BOUND.search(said):
         return Refused(
             f"the VM's memory cannot be bound to the host's node {nodes}: it has no memory that QEMU may use",
@@ -104,6 +83,32 @@ def _memory_problem(config: MachineConfig, said: str) -> CarmelError | None:
             hint="carmel host shows the nodes that there are, and their memory",
         )
     return None
+
+
+def _page_problem(config: MachineConfig, page_bytes: int, nodes: str, said: str) -> CarmelError | None:
+    size = format_bytes(page_bytes)
+    if _NO_SUCH_PAGES.search(said):
+        return Refused(
+            f"this host's kernel has no huge pages of {size}",
+            code="UnknownPageSize",
+            field="spec.memory.pageSize",
+            hint="carmel host shows the sizes that it has",
+        )
+    if not _NO_HUGE_PAGES.search(said):
+        return None
+    where, folder = "", "/sys/kernel/mm"
+    if nodes:
+        # Several of them: each has a pool of its own.
+        where, folder = f" on node {nodes}", f"/sys/devices/system/node/node{nodes if nodes.isdecimal() else 'N'}"
+    return Refused(
+        f"there are not {config.memory_bytes // page_bytes} free huge pages of {size}{where} "
+        f"for the VM's {format_bytes(config.memory_bytes)}",
+        code="InsufficientHugePages",
+        field="spec.memory.pageSize",
+        hint=f"reserve more: write their number to {folder}/hugepages/hugepages-{page_bytes // 1024}kB/nr_hugepages, "
+        "or leave spec.memory.pageSize out",
+        retryable=True,
+    )
 
 
 def exit_in_words(status: int | None) -> str:
