@@ -31,6 +31,8 @@ CALM_SECONDS = 5.0
 INTERVAL_SECONDS = 600.0
 MOST_DONE = 16
 """How many moves ``status.rebalance.done`` remembers."""
+SEARCH_SHARE = 0.1
+"""Of one CPU's time, at most, goes into searching room in vain: on a large and full host a search takes seconds."""
 MOST_PROPOSED = 64
 """How many ``status.rebalance.proposed`` names: a Host must stay small."""
 
@@ -57,6 +59,7 @@ class Rebalancer:
         self._seen: tuple[int, RebalanceSpec] | None = None
         self._again_at = 0.0
         self._no_room: dict[Request, int] = {}
+        self._search_at = 0.0
         self._key = Key(None, runtime.host)
         self._controller: Controller = runtime.add(
             ControllerSpec(
@@ -96,6 +99,8 @@ class Rebalancer:
                 await self._repair(work)
             self._again_at = self._clock.monotonic() + INTERVAL_SECONDS
             await self._show(host, await self._better(budget), work.done, asked)
+        if automatic and self._unsearched():
+            return max(CALM_SECONDS, self._search_at - self._clock.monotonic())
         return INTERVAL_SECONDS
 
     def _is_news(self, spec: RebalanceSpec) -> bool:
@@ -104,19 +109,28 @@ class Rebalancer:
 
     # -- room for one that has none -----------------------------------------------------------------------------
     async def _make_room(self, work: _Work) -> None:
-        waiting = self._ledger.waiting()
+        waiting = set(self._ledger.waiting())
         self._no_room = {request: when for request, when in self._no_room.items() if request in waiting}
-        for request in waiting:
-            if self._no_room.get(request) != self._ledger.generation:
-                await self._room_for(request, work)
+        for request in self._unsearched():
+            if self._clock.monotonic() < self._search_at:
+                break
+            await self._room_for(request, work)
+
+    def _unsearched(self) -> list[Request]:
+        """Those that wait and for which, as things are now, nothing was tried."""
+        return [one for one in self._ledger.waiting() if self._no_room.get(one) != self._ledger.generation]
 
     async def _room_for(self, request: Request, work: _Work) -> None:
         """Moves after which it has its place, kept for it at once. Nothing is moved for a VM that gets none by it."""
-        before = self._ledger.generation
+        before, began = self._ledger.generation, self._clock.monotonic()
         silicon, occupancy = self._ledger.ground.silicon, self._ledger.occupancy
         outcome = await asyncio.to_thread(make_room, silicon, occupancy, request, work.left)
-        if isinstance(outcome, Refusal):
+        if not work.done:
+            # With the whole budget: what was not found now is not found as long as things are as they are.
             self._no_room[request] = before
+        if isinstance(outcome, Refusal):
+            ended = self._clock.monotonic()
+            self._search_at = ended + (ended - began) / SEARCH_SHARE
             return
         for move in outcome[0]:
             if self._ledger.generation != before or not await self._move(move, work):

@@ -18,6 +18,7 @@ from carmel.hypervisor.config import Pinning
 from carmel.hypervisor.machine import MachineState
 from carmel.hypervisor.pinning.failures import CannotPin
 from carmel.paths import Paths
+from carmel.placement.model import Budget, Refusal, Request
 from carmel.resources.base import Condition
 from carmel.resources.core import EVENT
 from carmel.resources.host import HOST, HostSpec, RebalanceStatus
@@ -590,3 +591,46 @@ async def test_the_host_is_deleted_and_made_anew(host: Host) -> None:
     await host.clock.advance(CALM_SECONDS + 1)
     await host.quiet()
     assert (await host.hosts.get(HOST_KEY)).status.hardware is not None
+
+
+async def test_searching_in_vain_does_not_eat_the_host(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who searched for five seconds and found nothing, searches no more for fifty."""
+    searched: list[str] = []
+
+    def search(_silicon: object, _occupancy: object, wanted: Request, _budget: Budget) -> Refusal:
+        searched.append(wanted.name)
+        host.clock._elapsed += 5
+        return Refusal("InsufficientMemory", "none")
+
+    monkeypatch.setattr("carmel.controllers.placement.rebalancer.make_room", search)
+    for name in "ab":
+        await running(host, name, memory="8Gi")
+    for name in "cd":
+        await host.create(name, memory={"size": "2Gi"})
+    await host.quiet()
+    assert len(searched) == 1
+    await host.clock.advance(40)
+    await host.quiet()
+    assert len(searched) == 1
+    await host.clock.advance(20)
+    await host.quiet()
+    assert sorted(searched) == ["default/c", "default/d"]
+    # Nothing changed since, so there is nothing to search anew.
+    await host.clock.advance(1000)
+    await host.quiet()
+    assert len(searched) == 2
+
+
+async def test_a_record_that_cannot_be_written(host: Host) -> None:
+    """A VM is not started when nobody would know later where it is."""
+    vm = await host.create("w", powerState="PoweredOff")
+    blocked = host.world.paths.machine(vm.metadata.uid or "").launched_spec
+    blocked.mkdir(parents=True)
+    await host.set(powerState="PoweredOn")
+    vm = await host.until(reason("StateNotWritable"))
+    assert "Make room in the state directory" in message(vm)
+    assert host.world.launches == []
+    assert host.ledger.occupancy.placements == {}
+    blocked.rmdir()
+    await host.clock.advance(61)
+    await host.until(reason("Running"))
