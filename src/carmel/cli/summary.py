@@ -100,7 +100,7 @@ def host_facts(host: JsonObject) -> Facts:
     qemu = hypervisor.get("qemuVersion")
     return [
         ("Ready", _ready(host)),
-        ("Machine", _joined(system.get("board"), system.get("architecture"))),
+        ("Machine", ", ".join(str(one) for one in (system.get("board"), system.get("architecture")) if one)),
         ("Processor", str(system.get("cpuModel") or "")),
         ("System", _joined(system.get("operatingSystem"), system.get("kernel"))),
         ("Page size", _bytes(system.get("pageSizeBytes"))),

@@ -293,7 +293,7 @@ def test_ssh_goes_by_the_forward_with_the_users_key(
 
 def test_host_is_for_people_or_for_scripts(carmel: Carmel) -> None:
     told = carmel("host").out
-    assert "Raspberry Pi 4 aarch64" in told
+    assert "Raspberry Pi 4, aarch64" in told
     assert "1 GiB of 4 GiB given to VMs" in told
     assert carmel("host", "-o", "json").json()["kind"] == "Host"
     assert carmel("host", "nowhere").status == 3

@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from carmel.cli.host_api import all_vms
 from carmel.cli.host_hardware import hardware_told
 from carmel.cli.host_view import scene_of
-from carmel.errors import Invalid
+from carmel.cli.session import Session
+from carmel.client.api import Client, Selection
+from carmel.client.discovery import ResourceType
+from carmel.client.endpoint import Context, UnixEndpoint
+from carmel.errors import Forbidden, Invalid
 from carmel.hardware.boards import catalogue, synthetic
 from carmel.hardware.reader import read_hardware
 from carmel.hardware.status import hardware_status
@@ -155,6 +160,20 @@ def test_vms_are_told_with_their_namespaces_only_where_there_are_several() -> No
     assert [guest.tenant.name for guest in scene.boxes[0].parts[0].guests] == ["a/x"]
     assert scene.unplaced == ("b/x",)
     assert scene.boxes[0].parts[0].pools[0].used_bytes == GIB
+
+
+def test_who_may_see_one_namespace_only_sees_its_vms(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(Context("local", UnixEndpoint(world.socket))) as client:
+        session = Session(client, "lab")
+        whole = client.list
+
+        def narrow(kind: ResourceType, selection: Selection) -> JsonObject:
+            if selection.namespace is None:
+                raise Forbidden("not everywhere")
+            return whole(kind, selection)
+
+        monkeypatch.setattr(client, "list", narrow)
+        assert all_vms(session) == []
 
 
 # -- recorded machines ----------------------------------------------------------------------------------------------
