@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from carmel.hypervisor.config import Pinning
-from carmel.hypervisor.pinning import Means, cgroups, pinning_abilities, scope
+from carmel.hypervisor.pinning import Means, abilities, cgroups, pinning_abilities, scope
 from carmel.hypervisor.pinning.abilities import Hierarchy, PinningAbilities
 from carmel.hypervisor.pinning.cgroups import CgroupTree
 from carmel.hypervisor.pinning.cpuset import CgroupCpuset, NoCpuset, ScopeCpuset
@@ -134,6 +134,19 @@ def test_systemd_is_asked_where_it_runs(tmp_path: Path) -> None:
     assert pinning_abilities(host(tmp_path, UNIFIED, systemd=True), euid=0).means is Means.SCOPE
 
 
+def test_systemd_needs_no_cgroups_that_we_may_write(tmp_path: Path) -> None:
+    """ProtectControlGroups= in carmeld's unit."""
+    found = pinning_abilities(host(tmp_path, UNIFIED.replace(" rw,", " ro,"), systemd=True), euid=0)
+    assert found.means is Means.SCOPE
+
+
+def test_without_flock_nothing_can_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abilities, "find_program", lambda _name: None)
+    found = pinning_abilities(host(tmp_path, UNIFIED), euid=0)
+    assert found.means is Means.AFFINITY
+    assert "flock" in str(found.no_dedicated)
+
+
 def test_the_old_hierarchy_serves_as_well(tmp_path: Path) -> None:
     found = pinning_abilities(host(tmp_path, OLD, version=1, systemd=True), euid=0)
     assert found.hierarchy == Hierarchy(tmp_path / "sys/fs/cgroup/cpu set", 1)
@@ -173,8 +186,8 @@ def test_nothing_at_all_is_no_crash(tmp_path: Path) -> None:
 )
 def test_a_vm_gets_the_cpuset_that_its_host_has(tmp_path: Path, means: Means, kind: type) -> None:
     hierarchy = Hierarchy(tmp_path, 2) if means is not Means.AFFINITY else None
-    abilities = PinningAbilities(means, None if hierarchy else "it is a test", hierarchy)
-    pinner = Pinner(abilities, Paths(tmp_path, tmp_path, tmp_path), SystemRunner())
+    found = PinningAbilities(means, None if hierarchy else "it is a test", hierarchy)
+    pinner = Pinner(found, Paths(tmp_path, tmp_path, tmp_path), SystemRunner())
     cpuset = pinner.cpuset("uid", "0123456789abcdef")
     assert isinstance(cpuset, kind)
     assert cpuset.gated is (hierarchy is not None)
@@ -184,8 +197,8 @@ def test_a_vm_gets_the_cpuset_that_its_host_has(tmp_path: Path, means: Means, ki
 
 
 async def test_without_cpusets_memory_stays_and_cpus_are_shared(tmp_path: Path) -> None:
-    abilities = PinningAbilities(Means.AFFINITY, "carmeld does not run as root")
-    pinner = Pinner(abilities, Paths(tmp_path, tmp_path, tmp_path), SystemRunner())
+    found = PinningAbilities(Means.AFFINITY, "carmeld does not run as root")
+    pinner = Pinner(found, Paths(tmp_path, tmp_path, tmp_path), SystemRunner())
     with pytest.raises(CannotPin) as caught:
         pinner.require(PLACE)
     assert caught.value.code == "DedicatedCPUsUnavailable"

@@ -12,7 +12,6 @@ from pathlib import Path
 from carmel.run import find_program
 
 _GATE = "flock"
-_NO_CONTROLLER = "no cgroup tree with the controller cpuset is mounted, and open for writing, on this host"
 
 
 class Means(StrEnum):
@@ -57,37 +56,37 @@ def pinning_abilities(root: Path = Path("/"), *, euid: int | None = None) -> Pin
         return _affinity(
             "the program flock is missing, without which VMs cannot start in their cpusets: it is in util-linux"
         )
-    found = _hierarchies(root)
-    unified = next((each for each in found if each.version == 2), None)
-    if unified is None:
-        # A systemd of old does not touch the controller cpuset, so we may.
-        return PinningAbilities(Means.CGROUP, None, found[0]) if found else _affinity(_NO_CONTROLLER)
-    if (root / "run/systemd/system").is_dir():
-        return PinningAbilities(Means.SCOPE, None, unified)
-    problem = _cannot_hand_on(unified.mount)
-    return _affinity(problem) if problem else PinningAbilities(Means.CGROUP, None, unified)
+    found = _hierarchy(root)
+    if found is None:
+        return _affinity("no cgroup tree with the controller cpuset is mounted on this host")
+    hierarchy, writable = found
+    # systemd of old, with version 1, does not touch the controller cpuset, so we may.
+    if hierarchy.version == 2 and (root / "run/systemd/system").is_dir():
+        return PinningAbilities(Means.SCOPE, None, hierarchy)
+    if not writable:
+        return _affinity(f"the cgroup tree at {hierarchy.mount} is not open for writing")
+    problem = _cannot_hand_on(hierarchy.mount) if hierarchy.version == 2 else None
+    return _affinity(problem) if problem else PinningAbilities(Means.CGROUP, None, hierarchy)
 
 
 def _affinity(reason: str) -> PinningAbilities:
     return PinningAbilities(Means.AFFINITY, reason)
 
 
-def _hierarchies(root: Path) -> list[Hierarchy]:
-    """Mounts with the controller cpuset that are open for writing (proc(5), /proc/PID/mountinfo)."""
-    found = []
+def _hierarchy(root: Path) -> tuple[Hierarchy, bool] | None:
+    """The mounted tree that has the controller cpuset, only one can have it (proc(5), /proc/PID/mountinfo; cgroups(7)),
+    and whether it is open for writing."""
     for line in _read(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
-        mount, options = before.split()[4:6] if len(before.split()) > 5 else ("", "")
-        kind, *rest = after.split() or [""]
-        if kind not in ("cgroup", "cgroup2") or "ro" in options.split(","):
+        fields, (kind, *rest) = before.split(), after.split() or [""]
+        if len(fields) < 6 or kind not in ("cgroup", "cgroup2"):
             continue
-        path = root / _unescape(mount).lstrip("/")
-        words = _read(path / "cgroup.controllers").split()
-        if kind == "cgroup2" and "cpuset" in words:
-            found.append(Hierarchy(path, 2))
-        elif kind == "cgroup" and "cpuset" in (rest[-1].split(",") if rest else ()):
-            found.append(Hierarchy(path, 1))
-    return found
+        mount = root / _unescape(fields[4]).lstrip("/")
+        version = 2 if kind == "cgroup2" else 1
+        has = _read(mount / "cgroup.controllers").split() if version == 2 else rest[-1].split(",")
+        if "cpuset" in has:
+            return Hierarchy(mount, version), "rw" in fields[5].split(",")
+    return None
 
 
 def _cannot_hand_on(top: Path) -> str | None:
