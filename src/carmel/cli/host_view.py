@@ -27,11 +27,7 @@ def scene_of(host: JsonObject, vms: Sequence[JsonObject]) -> Scene:
         hardware = hardware_of(host)
         tenants = [_tenant(vm, names) for vm in here if dig(vm, "status", "placement")]
         use = _use(dig(host, "status", "placement"))
-        unplaced = tuple(
-            names.of(vm)
-            for vm in here
-            if not dig(vm, "status", "placement") and dig(vm, "status", "powerState") not in _ENDED
-        )
+        unplaced = tuple(names.of(vm) for vm in here if runs_unplaced(vm))
         return arrange(hardware, tenants, Use(use.reserved, use.free, unplaced))
     except (ValidationError, ValueError) as exc:
         raise _unreadable(host, exc) from exc
@@ -43,6 +39,11 @@ def hardware_of(host: JsonObject) -> HardwareStatus:
         return HardwareStatus.model_validate(dig(host, "status", "hardware"))
     except ValidationError as exc:
         raise _unreadable(host, exc) from exc
+
+
+def runs_unplaced(vm: JsonObject) -> bool:
+    """Whether it runs, and nobody knows where: it was started before there was placement."""
+    return not dig(vm, "status", "placement") and dig(vm, "status", "powerState") not in _ENDED
 
 
 def tenant_of(name: str, placement: PlacementStatus, memory_bytes: int) -> Tenant:

@@ -6,7 +6,7 @@ Nothing is drawn here, and nothing here is fetched: a host's ``status.hardware``
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import count
@@ -135,6 +135,15 @@ def arrange(hardware: HardwareStatus, tenants: Sequence[Tenant], use: Use) -> Sc
     return _Arrangement(hardware, tenants, use).scene()
 
 
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """How many vCPUs of a VM are held to each node; it ``floats`` when one of them may run on several."""
+
+    tenant: Tenant
+    vcpus: Mapping[int, int]
+    floats: bool
+
+
 class _Arrangement:
     """What is looked up again and again while a scene is put together."""
 
@@ -152,8 +161,9 @@ class _Arrangement:
             cpu: tenant.letter for tenant in self._tenants if tenant.dedicated for cpus in tenant.vcpus for cpu in cpus
         }
         self._shared = {
-            cpu for tenant in self._tenants if not tenant.dedicated for cpus in tenant.vcpus for cpu in cpus
+            cpu for tenant in self._tenants if not tenant.dedicated for cpus in set(tenant.vcpus) for cpu in cpus
         }
+        self._seats = [self._seat(tenant) for tenant in self._tenants]
         self._devices = devices_of(hardware)
 
     def scene(self) -> Scene:
@@ -172,7 +182,7 @@ class _Arrangement:
             several_nodes=several,
             distances=_distances(nodes) if several else {},
             offline=self._hardware.offline_cpus or "",
-            floating=tuple(tenant for tenant in self._tenants if self._floats(tenant)),
+            floating=tuple(seat.tenant for seat in self._seats if seat.floats),
             unplaced=self._use.unplaced,
         )
 
@@ -196,7 +206,11 @@ class _Arrangement:
 
     def _whole(self, node: NumaNodeStatus) -> Part:
         """A node without its CPUs."""
-        guests = [self._guest(tenant, node.id) for tenant in self._tenants if not self._floats(tenant)]
+        guests = (
+            Guest(seat.tenant, seat.vcpus.get(node.id, 0), seat.tenant.memory.get(node.id, 0))
+            for seat in self._seats
+            if not seat.floats
+        )
         alone = len(self._hardware.numa_nodes) == 1
         return Part(
             node.id,
@@ -245,15 +259,10 @@ class _Arrangement:
         ordinary = Pool(max(0, node.memory_bytes - sum(huge.values())), used[None])
         return (ordinary, *(Pool(total, used[page], page) for page, total in huge.items()))
 
-    def _guest(self, tenant: Tenant, node: int) -> Guest:
-        here = sum(1 for cpus in tenant.vcpus if self._nodes_of(cpus) == {node})
-        return Guest(tenant, here, tenant.memory.get(node, 0))
-
-    def _floats(self, tenant: Tenant) -> bool:
-        return any(len(self._nodes_of(cpus)) > 1 for cpus in tenant.vcpus)
-
-    def _nodes_of(self, cpus: Iterable[int]) -> set[int]:
-        return {self._node_of[cpu] for cpu in cpus if cpu in self._node_of}
+    def _seat(self, tenant: Tenant) -> _Seat:
+        nodes = {cpus: {self._node_of[cpu] for cpu in cpus if cpu in self._node_of} for cpus in set(tenant.vcpus)}
+        held = Counter(node for cpus in tenant.vcpus if len(nodes[cpus]) == 1 for node in nodes[cpus])
+        return _Seat(tenant, held, floats=any(len(one) > 1 for one in nodes.values()))
 
 
 def _lettered(tenants: Sequence[Tenant]) -> tuple[Tenant, ...]:

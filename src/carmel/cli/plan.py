@@ -149,6 +149,7 @@ def _told(ground: Ground, planned: Plan) -> JsonObject:
     return {
         "machine": ground.name,
         "remarks": list(ground.hardware.remarks),
+        "notCounted": list(ground.uncounted),
         "virtualMachines": [_answer_object(ground, answer) for answer in planned.answers],
     }
 

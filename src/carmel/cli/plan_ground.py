@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from carmel.cli.host_hardware import hardware_told
 from carmel.cli.host_recorded import read_recorded, recorded_name
-from carmel.cli.host_view import hardware_of, memory_by_node
+from carmel.cli.host_view import hardware_of, memory_by_node, runs_unplaced
 from carmel.client.objects import JsonObject, dig, metadata
 from carmel.cpulist import parse_cpu_list
 from carmel.errors import CarmelError, Invalid
@@ -26,12 +26,14 @@ from carmel.units import parse_bytes
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """``placed`` are the VMs that are there already, by namespace and name."""
+    """``placed`` are the VMs that are there already, by namespace and name; ``uncounted`` those that run there and of
+    which no place is known."""
 
     name: str
     hardware: Hardware
     rules: Rules
     placed: Mapping[tuple[str, str], Placement]
+    uncounted: tuple[str, ...] = ()
 
 
 def board_ground(board_id: str, memory: str | None, huge_pages: Mapping[int, int]) -> Ground:
@@ -63,14 +65,16 @@ def host_ground(host: JsonObject, vms: Sequence[JsonObject]) -> Ground:
     try:
         hardware = hardware_told(hardware_of(host))
         rules = _rules(host, hardware)
+        here = [vm for vm in vms if dig(vm, "status", "hostName") == name]
         placed = {
             (metadata(vm, "namespace"), metadata(vm, "name")): _placement(vm, hardware)
-            for vm in vms
-            if dig(vm, "status", "hostName") == name and dig(vm, "status", "placement")
+            for vm in here
+            if dig(vm, "status", "placement")
         }
     except (ValidationError, ValueError) as exc:
         raise Invalid(f"what host {name!r} tells of itself cannot be read: {exc}", code="HardwareUnreadable") from exc
-    return Ground(name, hardware, rules, placed)
+    uncounted = (f"{metadata(vm, 'namespace')}/{metadata(vm, 'name')}" for vm in here if runs_unplaced(vm))
+    return Ground(name, hardware, rules, placed, tuple(uncounted))
 
 
 def _rules(host: JsonObject, hardware: Hardware) -> Rules:

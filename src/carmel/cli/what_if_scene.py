@@ -16,7 +16,9 @@ from carmel.resources.virtualmachine import CpuPolicy
 def scene_of_plan(ground: Ground, plan: Plan) -> Scene:
     names = _names([placement.request.name for placement in plan.all])
     tenants = [_tenant(placement, name) for placement, name in zip(plan.all, names, strict=True)]
-    return arrange(hardware_status(ground.hardware), tenants, Use(reserved=ground.rules.reserved_cpus))
+    return arrange(
+        hardware_status(ground.hardware), tenants, Use(reserved=ground.rules.reserved_cpus, unplaced=ground.uncounted)
+    )
 
 
 def _names(full: Sequence[str]) -> list[str]:

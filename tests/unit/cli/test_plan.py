@@ -254,6 +254,15 @@ def test_a_vm_that_is_there_already_is_planned_for_anew() -> None:
     assert len(plan.all) == 1
 
 
+def test_a_vm_of_which_no_place_is_known_is_told_as_not_counted() -> None:
+    host, running = host_with([vm("old")])
+    del running[0]["status"]["placement"]
+    ground = host_ground(host, running)
+    assert (ground.placed, ground.uncounted) == ({}, ("lab/old",))
+    plan = plan_for(ground, wanted_vms(manifests(vm("new")), "lab").vms)
+    assert scene_of_plan(ground, plan).unplaced == ("lab/old",)
+
+
 def test_rules_of_the_host_count() -> None:
     host, _ = host_with([])
     host["spec"] = {"placement": {"reservedCpus": "0-255,900", "cpuOvercommit": 2.0}}
