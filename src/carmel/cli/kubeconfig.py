@@ -6,8 +6,9 @@ import base64
 import contextlib
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -16,7 +17,7 @@ from carmel.cli.session import Session, with_session
 from carmel.client.api import Selection
 from carmel.client.discovery import CARMEL_API, ResourceType
 from carmel.client.endpoint import HttpsEndpoint
-from carmel.client.objects import JsonObject, dig
+from carmel.client.objects import JsonObject, dig, metadata
 from carmel.errors import AlreadyExists, Forbidden, NotFound, Unavailable
 from carmel.paths import Paths
 
@@ -27,11 +28,15 @@ _MAX_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where kubectl is to go, and whose certificate it is to trust (PEM; ``None``: the system's authorities)."""
+    """Where kubectl is to go, and whose certificate it is to trust (PEM; ``None``: the system's authorities).
+
+    ``name`` is what the certificate is looked up by, where that is not the URL's.
+    """
 
     url: str
     ca: str | None
     token: str | None = None
+    name: str | None = None
 
 
 @click.command()
@@ -40,19 +45,21 @@ class Server:
 )
 @click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), help="With --user: what they may do.")
 @click.option("--everywhere", is_flag=True, help="With --role: in all namespaces, not only in that of --namespace.")
+@click.option("--address", metavar="HOST", help="The name or address of this host as seen from where it will be used.")
 @with_session
-def kubeconfig(session: Session, *, user: str | None, role: str | None, everywhere: bool) -> None:
+def kubeconfig(session: Session, *, user: str | None, role: str | None, everywhere: bool, address: str | None) -> None:
     """Print a configuration for kubectl. Whoever has it is that user: keep it secret.
 
     \b
     carmel kubeconfig > ~/.kube/carmel && KUBECONFIG=~/.kube/carmel kubectl get vm
+    ssh root@192.0.2.10 carmel kubeconfig --address 192.0.2.10 > ~/.config/carmel/config
     carmel kubeconfig --user alice --role viewer --namespace lab > alice.yaml
     """
     if user is None and (role or everywhere):
         raise click.UsageError("--role and --everywhere go with --user")
     if user is not None and role is None:
         raise click.UsageError("say by --role what the user may do")
-    server = _server(session)
+    server = _server(session) if address is None else _seen_from_elsewhere(session, _server(session), address)
     if user is None or role is None:
         name, token = "admin", _own_token(server)
     else:
@@ -70,6 +77,14 @@ def _server(session: Session) -> Server:
     paths = own if endpoint.socket == own.api_socket else Paths.from_environment({}, root=True)
     # As the daemon's ``apiserver.credentials`` names them.
     return Server(_url(session, paths), _text(paths.pki / "ca.crt"), _text(paths.pki / "admin.token"))
+
+
+def _seen_from_elsewhere(session: Session, server: Server, address: str) -> Server:
+    """The certificate is good for the host's own name, whatever it is called by elsewhere."""
+    host = f"[{address}]" if ":" in address else address
+    hosts = session.client.list(session.client.discovery.find_kind(CARMEL_API, "Host"), Selection())["items"]
+    name = metadata(hosts[0], "name") if hosts else None
+    return replace(server, url=f"https://{host}:{urlsplit(server.url).port or 443}", name=name)
 
 
 def _url(session: Session, paths: Paths) -> str:
@@ -142,6 +157,8 @@ def _put(session: Session, kind: ResourceType, namespace: str | None, obj: JsonO
 
 def _config(server: Server, user: str, token: str, namespace: str) -> JsonObject:
     cluster: JsonObject = {"server": server.url}
+    if server.name is not None:
+        cluster["tls-server-name"] = server.name
     if server.ca is not None:
         cluster["certificate-authority-data"] = base64.b64encode((server.ca.strip() + "\n").encode()).decode()
     context = {"cluster": "carmel", "user": user, "namespace": namespace}

@@ -372,6 +372,10 @@ def test_a_token_for_another_user(carmel: Carmel, world: World, monkeypatch: pyt
     own = yaml.safe_load(carmel("kubeconfig").out)
     assert own["users"][0]["user"]["token"] == "secret"
     assert own["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:6443"
+    for address, server in (("192.0.2.10", "https://192.0.2.10:6443"), ("2001:db8::1", "https://[2001:db8::1]:6443")):
+        elsewhere = yaml.safe_load(carmel("kubeconfig", "--address", address).out)
+        assert elsewhere["clusters"][0]["cluster"]["server"] == server
+        assert elsewhere["users"] == own["users"]
     given = yaml.safe_load(carmel("kubeconfig", "--user", "alice", "--role", "viewer", "-n", "lab").out)
     token = given["users"][0]["user"]["token"]
     assert given["contexts"][0]["context"]["namespace"] == "lab"
