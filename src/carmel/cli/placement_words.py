@@ -43,31 +43,35 @@ def cpus_in_words(placement: JsonObject) -> str:
 
 
 def vcpu_map(placement: JsonObject) -> Iterator[str]:
-    """``0-3 on CPUs 4-7, each its own``, ``0-7 float over CPUs 0-39``."""
+    """``0-3 on CPUs 4-7, one each``, ``0-7 float over CPUs 0-39``."""
     try:
         sets = [parse_cpu_list(cpus) for cpus in _cpu_lists(placement)]
     except ValueError:
         sets = []
+    step = 1 if placement.get("policy") == "Dedicated" else 0
     start = 0
     while start < len(sets):
-        end = _run_end(sets, start)
-        vcpus = str(start) if end == start + 1 else f"{start}-{end - 1}"
-        if len(sets[start]) != 1:
-            yield f"{vcpus} float{'s' if end == start + 1 else ''} over CPUs {format_cpu_list(sets[start])}"
-        elif end == start + 1:
-            yield f"{vcpus} on CPU {sets[start][0]}"
-        else:
-            yield f"{vcpus} on CPUs {sets[start][0]}-{sets[end - 1][0]}, one each"
+        end = _run_end(sets, start, step)
+        yield _run_in_words(sets, start, end, step)
         start = end
 
 
-def _run_end(sets: Sequence[tuple[int, ...]], start: int) -> int:
+def _run_end(sets: Sequence[tuple[int, ...]], start: int, step: int) -> int:
     """Behind the last vCPU that follows in the same way: the next CPU each, or all the same CPUs."""
     end = start + 1
-    step = 1 if len(sets[start]) == 1 else 0
     while end < len(sets) and sets[end] == tuple(cpu + step for cpu in sets[end - 1]):
         end += 1
     return end
+
+
+def _run_in_words(sets: Sequence[tuple[int, ...]], start: int, end: int, step: int) -> str:
+    one = end == start + 1
+    vcpus = str(start) if one else f"{start}-{end - 1}"
+    if not step:
+        few = "CPU" if len(sets[start]) == 1 else "CPUs"
+        return f"{vcpus} float{'s' if one else ''} over {few} {format_cpu_list(sets[start])}"
+    cpus = format_cpu_list(cpu for cpus in sets[start:end] for cpu in cpus)
+    return f"{vcpus} on CPU {cpus}" if one else f"{vcpus} on CPUs {cpus}, one each"
 
 
 def _cpu_lists(placement: JsonObject) -> list[str]:
