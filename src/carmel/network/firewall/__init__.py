@@ -1,0 +1,49 @@
+"""The firewall: one compiler from policies to a ruleset, and the places to load it.
+
+``compile_policy`` and ``assemble`` make a ``Ruleset`` (pure), ``decide`` asks it, a ``FirewallDataPlane`` puts it in
+force: ``NftFirewall`` on this machine's bridges.
+"""
+
+from carmel.network.firewall.compile import (
+    MAX_ENTRIES,
+    CompiledPolicy,
+    Ruleset,
+    assemble,
+    compile_policy,
+    refused_policy,
+)
+from carmel.network.firewall.dataplane import FirewallDataPlane
+from carmel.network.firewall.decide import decide
+from carmel.network.firewall.model import (
+    Connection,
+    Count,
+    Decision,
+    PolicyRef,
+    PortBinding,
+    PortKey,
+    PortSource,
+    RuleRef,
+    Why,
+)
+from carmel.network.firewall.nft import NftFirewall
+
+__all__ = [
+    "MAX_ENTRIES",
+    "CompiledPolicy",
+    "Connection",
+    "Count",
+    "Decision",
+    "FirewallDataPlane",
+    "NftFirewall",
+    "PolicyRef",
+    "PortBinding",
+    "PortKey",
+    "PortSource",
+    "RuleRef",
+    "Ruleset",
+    "Why",
+    "assemble",
+    "compile_policy",
+    "decide",
+    "refused_policy",
+]

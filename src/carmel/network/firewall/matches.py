@@ -1,0 +1,156 @@
+"""From a rule to matches: each is one box of peers x service, the smallest thing that is looked up."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from carmel.network.firewall.model import ICMP, SCTP, TCP, UDP
+from carmel.resources.firewallpolicy import FirewallPeer, FirewallPort, FirewallRule, IpBlock, TransportProtocol
+from carmel.resources.labelselector import LabelSelector
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MAX_PREFIXES = 4
+"""A rule with more address blocks has them in one set: a hash lookup for each length of prefix would cost more."""
+
+_NUMBERS = {TransportProtocol.TCP: (TCP,), TransportProtocol.UDP: (UDP,), TransportProtocol.SCTP: (SCTP,),
+            TransportProtocol.ICMP: ICMP}  # fmt: skip
+
+
+class Prefix(NamedTuple):
+    """Addresses that start with the first ``length`` bits of ``bits`` (the network's address as a number)."""
+
+    version: int
+    length: int
+    bits: int
+
+    @property
+    def width(self) -> int:
+        return 32 if self.version == 4 else 128
+
+
+class InSet(NamedTuple):
+    """Addresses of one version that are in a named set."""
+
+    version: int
+    name: str
+
+
+Peer = Prefix | InSet | None
+"""``None``: everybody."""
+
+
+class Service(NamedTuple):
+    """A protocol (``None``: any) and, for protocols with ports, the first and last destination port."""
+
+    protocol: int | None = None
+    ports: tuple[int, int] | None = None
+
+
+class Match(NamedTuple):
+    peer: Peer
+    service: Service
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedVms:
+    """VMs by their labels: in ``namespace``, or in the namespaces that ``namespaces`` matches."""
+
+    namespace: str
+    vms: LabelSelector | None
+    namespaces: LabelSelector | None
+
+    @property
+    def name(self) -> str:
+        def text(selector: LabelSelector | None) -> object:
+            return None if selector is None else selector.to_json()
+
+        # A selector of namespaces means the same wherever it is written.
+        home = self.namespace if self.namespaces is None else None
+        return "vms-" + _digest([home, text(self.vms), text(self.namespaces)])
+
+
+@dataclass(frozen=True, slots=True)
+class AddressBlocks:
+    """Networks of both versions, none overlapping another."""
+
+    networks: tuple[Network, ...]
+
+    @property
+    def name(self) -> str:
+        return "net-" + _digest([str(one) for one in self.networks])
+
+
+PeerSet = SelectedVms | AddressBlocks
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def matches_of(rule: FirewallRule, namespace: str) -> tuple[Iterator[Match], tuple[PeerSet, ...]]:
+    """The rule's matches (which may overlap one another), and the sets that they name."""
+    peers, sets = _peers(rule.peers or [], namespace)
+    services = _services(rule.ports or [])
+    return (Match(peer, service) for peer in peers for service in services), sets
+
+
+def _peers(peers: list[FirewallPeer], namespace: str) -> tuple[list[Peer], tuple[PeerSet, ...]]:
+    if not peers:
+        return [None], ()
+    found: list[Peer] = []
+    sets: list[PeerSet] = []
+    blocks = [one.ip_block for one in peers if one.ip_block is not None]
+    if len(blocks) <= MAX_PREFIXES and not any(block.except_ for block in blocks):
+        found += [prefix_of(ipaddress.ip_network(block.cidr)) for block in blocks]
+    else:
+        sets.append(AddressBlocks(_without_overlaps(blocks)))
+    sets += [SelectedVms(namespace, one.vm_selector, one.namespace_selector) for one in peers if one.ip_block is None]
+    found += [InSet(version, one.name) for one in sets for version in (4, 6)]
+    return found, tuple(sets)
+
+
+def prefix_of(network: Network) -> Prefix:
+    return Prefix(network.version, network.prefixlen, int(network.network_address))
+
+
+def _without_overlaps(blocks: list[IpBlock]) -> tuple[Network, ...]:
+    four: list[ipaddress.IPv4Network] = []
+    six: list[ipaddress.IPv6Network] = []
+    for block in blocks:
+        for part in _remaining(ipaddress.ip_network(block.cidr), block.except_ or []):
+            if isinstance(part, ipaddress.IPv4Network):
+                four.append(part)
+            else:
+                six.append(part)
+    return (*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six))
+
+
+def _remaining(whole: Network, excepted: list[str]) -> list[Network]:
+    """``whole`` without ``excepted``, which lie within it."""
+    left: list[Network] = [whole]
+    for text in excepted:
+        hole = ipaddress.ip_network(text)
+        next_left: list[Network] = []
+        for part in left:
+            if not part.overlaps(hole):
+                next_left.append(part)
+            elif part.prefixlen < hole.prefixlen:
+                next_left += part.address_exclude(hole)  # type: ignore[arg-type]
+        left = next_left
+    return left
+
+
+def _services(ports: list[FirewallPort]) -> list[Service]:
+    if not ports:
+        return [Service()]
+    return [
+        Service(number, None if port.port is None else (port.port, port.end_port or port.port))
+        for port in ports
+        for number in _NUMBERS[port.protocol]
+    ]

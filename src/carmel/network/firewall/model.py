@@ -1,0 +1,112 @@
+"""What the firewall is told and what it decides: ports, connections, rules by name, decisions. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple, Protocol
+
+from carmel.resources.firewallpolicy import Action, Direction
+
+Address = IPv4Address | IPv6Address
+
+TCP, UDP, SCTP = 6, 17, 132
+ICMP = (1, 58)
+"""Protocol numbers (IANA "Assigned Internet Protocol Numbers"): ICMP is 1 for IPv4 and 58 for IPv6."""
+
+
+class PolicyRef(NamedTuple):
+    """A policy by name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class PortKey(NamedTuple):
+    """A Port by name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRef:
+    """One rule of a policy. ``label`` is its name, or its place in the policy (``ingress[0]``)."""
+
+    policy: PolicyRef
+    direction: Direction
+    index: int
+    name: str | None
+
+    @property
+    def place(self) -> str:
+        return f"{self.direction.value.lower()}[{self.index}]"
+
+    @property
+    def label(self) -> str:
+        return self.name or self.place
+
+
+@dataclass(frozen=True, slots=True)
+class PortBinding:
+    """One NIC of a VM: whose it is, which addresses it has, and where it is plugged.
+
+    ``interface`` is the tap or representor on this machine; ``None`` for a NIC that is elsewhere, which is only a peer
+    of those here.
+    """
+
+    key: PortKey
+    vm: str
+    labels: Mapping[str, str]
+    addresses: tuple[Address, ...] = ()
+    interface: str | None = None
+
+
+class PortSource(Protocol):
+    """Where the firewall's ports come from."""
+
+    def bindings(self) -> list[PortBinding]:
+        """All that are known at the moment, those of other hosts included."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The first packet of a connection, as the VM sees it: ``peer`` is the other side, ``port`` is the destination's
+    (``None`` for protocols without)."""
+
+    peer: Address
+    protocol: int
+    port: int | None = None
+
+
+class Why(StrEnum):
+    """What made a decision."""
+
+    RULE = "Rule"
+    ISOLATED = "NoRuleAllows"
+    OPEN = "NoPolicySelects"
+    REFUSED = "PolicyRefused"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``rule`` is there with ``Why.RULE``; ``policies`` are those that were asked, in their order."""
+
+    action: Action
+    why: Why
+    policies: tuple[PolicyRef, ...] = ()
+    rule: RuleRef | None = None
+
+
+class Count(NamedTuple):
+    packets: int
+    bytes: int
