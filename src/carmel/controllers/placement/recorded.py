@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,8 +10,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from carmel.hypervisor.config import Pinning
 from carmel.placement.model import Placement
-
-_PLACEMENT = TypeAdapter(Placement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +41,27 @@ class Records(Protocol):
 
 
 def to_json(recorded: Recorded) -> dict[str, Any]:
-    moving = _PLACEMENT.dump_python(recorded.moving, mode="json") if recorded.moving is not None else None
-    return {"placement": _PLACEMENT.dump_python(recorded.placement, mode="json"), "moving": moving}
+    dump = _adapter().dump_python
+    moving = dump(recorded.moving, mode="json") if recorded.moving is not None else None
+    return {"placement": dump(recorded.placement, mode="json"), "moving": moving}
 
 
 def from_json(data: object) -> Recorded | None:
     """``None`` for what is no record: the VM then counts as one that nobody placed."""
     if not isinstance(data, dict):
         return None
+    read = _adapter().validate_python
     try:
         moving = data.get("moving")
-        return Recorded(
-            _PLACEMENT.validate_python(data.get("placement")),
-            _PLACEMENT.validate_python(moving) if moving is not None else None,
-        )
+        return Recorded(read(data.get("placement")), read(moving) if moving is not None else None)
     except ValidationError:
         return None
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Placement]:
+    """Made when it is first needed, on a thread that writes or reads: it takes a while."""
+    return TypeAdapter(Placement)
 
 
 def _likeness(placement: Placement, pinning: Pinning) -> tuple[bool, int]:
