@@ -166,7 +166,7 @@ async def _ask_all(monitor: socket.socket) -> dict[str, Any]:
         for key, (command, arguments) in _QUESTIONS.items():
             # Not every target knows every command: query-cpu-definitions.
             with contextlib.suppress(QMPFailed):
-                answers[key] = await qmp.execute(command, arguments)
+                answers[key] = await qmp.execute(command, arguments, seconds=_ASKING_SECONDS)
     finally:
         await qmp.close()
     return answers
