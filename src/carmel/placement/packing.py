@@ -94,13 +94,24 @@ def pack(rooms: Rooms) -> Layout | None:
     return _apart(rooms)
 
 
+def can_pack(rooms: Rooms) -> bool:
+    """The definition alone. ``False`` also where that cannot be found out."""
+    try:
+        return _memory_homes(rooms) is not None
+    except TooComplex:
+        return False
+
+
+def _memory_homes(rooms: Rooms) -> dict[int, int] | None:
+    nowhere = dict.fromkeys(rooms.memory, rooms.request.vcpus)
+    return _Search(rooms, nowhere, dict(rooms.memory), distinct=False).run()
+
+
 def _apart(rooms: Rooms) -> Layout | None:
     """Memory packed, vCPUs wherever there is room: as near to their memory as can be."""
     if not rooms.kinds:
         return None
-    nowhere = dict.fromkeys(rooms.memory, rooms.request.vcpus)
-    found = _Search(rooms, nowhere, dict(rooms.memory), distinct=False)
-    nodes = found.run()
+    nodes = _memory_homes(rooms)
     if nodes is None:
         return None
     cells = {cell.node: cell for cell in rooms.cells(rooms.kinds[0])}

@@ -10,7 +10,7 @@ from carmel.placement.explain import Decision, next_best, reasons
 from carmel.placement.layout import assemble
 from carmel.placement.model import Placement, Refusal, Request
 from carmel.placement.occupancy import Occupancy
-from carmel.placement.packing import TooComplex, pack
+from carmel.placement.packing import TooComplex, can_pack, pack
 from carmel.placement.refusals import no_packing, no_room, too_complex
 from carmel.placement.room import Rooms, rooms
 from carmel.placement.silicon import Silicon
@@ -44,6 +44,12 @@ def decide(silicon: Silicon, occupancy: Occupancy, request: Request) -> Decision
     if request.guest_nodes:
         return _packed(found)
     return Decision(without, spread(found), ())
+
+
+def possible(occupancy: Occupancy, request: Request) -> bool:
+    """Would ``place`` find a place? Of requests that are not wrong in themselves; nothing is chosen or said."""
+    found = rooms(occupancy, request)
+    return found.suffice and (not request.guest_nodes or can_pack(found))
 
 
 def _packed(found: Rooms) -> Decision | Refusal:

@@ -10,13 +10,16 @@ from carmel.placement.room import Rooms, rooms
 from carmel.resources.virtualmachine import CpuPolicy
 from carmel.units import format_bytes, human_bytes
 
+TOO_COMPLEX = "PlacementTooComplex"
 _NAMED_NODES = 4
 
 
 def no_room(found: Rooms) -> Refusal:
-    """Too few CPUs, or too little memory; ``permanent`` where the empty machine would not do either."""
+    """Too few CPUs, or too little memory; ``permanent`` where the empty machine would not do either, and then for want
+    of what it will never have."""
     empty = rooms(Occupancy.of(found.occupancy.silicon), found.request)
-    return _no_cpus(found, empty) if not found.kinds else _no_memory(found, empty)
+    never_memory = empty.kinds and empty.most_memory < found.request.memory_bytes
+    return _no_memory(found, empty) if found.kinds or never_memory else _no_cpus(found, empty)
 
 
 def _no_cpus(found: Rooms, empty: Rooms) -> Refusal:
@@ -25,18 +28,20 @@ def _no_cpus(found: Rooms, empty: Rooms) -> Refusal:
     kind = "" if len(silicon.kinds) == 1 else " of one kind"
     if request.policy is CpuPolicy.DEDICATED:
         message = (
-            f"{request.vcpus} dedicated CPUs are wanted and {found.most_cpus}{kind} can be had: {missing} are missing"
+            f"{_are(request.vcpus, 'dedicated CPU')} wanted and {found.most_cpus}{kind} can be had: "
+            f"{_are(missing)} missing"
         )
         ways = "or share CPUs (spec.cpu.policy: Shared)"
     else:
         ratio = f"{silicon.rules.cpu_overcommit:g} vCPUs for each CPU"
         message = (
-            f"{request.vcpus} vCPUs are wanted and {found.most_cpus} more{kind} may run here ({ratio}): "
-            f"{missing} are too many"
+            f"{_are(request.vcpus, 'vCPU')} wanted and {found.most_cpus} more{kind} may run here ({ratio}): "
+            f"{_are(missing)} too many"
         )
         ways = "or raise spec.placement.cpuOvercommit of the host"
     permanent = not empty.kinds
-    hint = f"{_fits(found)}; {'the empty host has ' + str(empty.most_cpus) if permanent else _wait()}, {ways}"
+    fewer = f"ask for at most {empty.most_cpus}" if empty.most_cpus else "ask another host"
+    hint = f"{fewer if permanent else f'{_fits(found)}; {_wait()}'}, {ways}"
     return Refusal("InsufficientCPUs", message, hint, permanent)
 
 
@@ -49,9 +54,9 @@ def _no_memory(found: Rooms, empty: Rooms) -> Refusal:
         size, pages = format_bytes(request.page_bytes), missing // request.page_bytes
         return Refusal(
             "InsufficientHugePages",
-            f"{request.memory_bytes // request.page_bytes} huge pages of {size} are wanted and "
-            f"{found.most_memory // request.page_bytes} are free ({by_node})",
-            f"reserve {pages} more pages of {size} on the host, for example by vm.nr_hugepages or hugepages= on the "
+            f"{_are(request.memory_bytes // request.page_bytes, 'huge page')} wanted of {size} each, and "
+            f"{_are(found.most_memory // request.page_bytes)} free ({by_node})",
+            f"reserve {pages} more of {size} on the host, for example by vm.nr_hugepages or hugepages= on the "
             f"kernel's command line{'' if permanent else ', or ' + _wait()}",
             permanent,
         )
@@ -59,8 +64,9 @@ def _no_memory(found: Rooms, empty: Rooms) -> Refusal:
         "InsufficientMemory",
         f"{human_bytes(request.memory_bytes)} of memory are wanted and {human_bytes(found.most_memory)} are free "
         f"({by_node}): {human_bytes(missing)} more are missing",
-        f"{_fits(found)}; "
-        + (f"the empty host has {human_bytes(empty.most_memory)} for VMs" if permanent else _wait()),
+        f"ask for at most {human_bytes(empty.most_memory)}: the empty host has no more for VMs"
+        if permanent
+        else f"{_fits(found)}; {_wait()}",
         permanent,
     )
 
@@ -87,11 +93,17 @@ def no_packing(found: Rooms, *, permanent: bool) -> Refusal:
 
 def too_complex(request: Request) -> Refusal:
     return Refusal(
-        "PlacementTooComplex",
+        TOO_COMPLEX,
         f"no place was found for the guest's {len(request.guest_nodes)} NUMA nodes, and there are too many ways to put "
         "them together to try all",
         "use fewer guest nodes, or guest nodes of one size (spec.numa)",
     )
+
+
+def _are(count: int, noun: str = "") -> str:
+    """``1 vCPU is``, ``2 vCPUs are``, ``2 are``."""
+    words = f"{count} {noun}{'s' if noun and count != 1 else ''}".rstrip()
+    return f"{words} {'is' if count == 1 else 'are'}"
 
 
 def _wait() -> str:

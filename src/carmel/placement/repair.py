@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from carmel.placement.checks import refuse_forever
 from carmel.placement.choice import whole
 from carmel.placement.cost import apart, badness, far, remote_vcpus, waiting
 from carmel.placement.explain import nodes_in_words
 from carmel.placement.model import Budget, Move, Placement, Refusal, Request
 from carmel.placement.moving import Step, after, moved, steps
 from carmel.placement.occupancy import Occupancy, cells_of
-from carmel.placement.placer import decide, place
+from carmel.placement.placer import place, possible
 from carmel.placement.promise import moves_may_help
+from carmel.placement.refusals import TOO_COMPLEX
 from carmel.placement.room import rooms
 from carmel.placement.search import Path, Search
 from carmel.placement.silicon import Silicon
@@ -46,7 +46,7 @@ def make_room(
     first = place(silicon, occupancy, request)
     occupancy = occupancy.on(silicon).minus(request.uid)
     if isinstance(first, Refusal):
-        if refuse_forever(silicon, request) is not None or first.permanent:
+        if first.permanent or first.code == TOO_COMPLEX:
             return first
         path = _for_any_place(occupancy, request, budget)
     elif len(first.memory_nodes) > 1 or remote_vcpus(silicon, first):
@@ -65,14 +65,14 @@ def _for_any_place(occupancy: Occupancy, request: Request, budget: Budget) -> Pa
     if not moves_may_help(occupancy, request):
         return None
 
-    def possible(then: Occupancy) -> bool:
-        return not isinstance(decide(then.silicon, then, request), Refusal)
+    def fits(then: Occupancy) -> bool:
+        return possible(then, request)
 
     for node in occupancy.silicon.nodes if len(request.guest_nodes) == 1 else ():
-        found = Search(occupancy, possible, budget, source=node).run()
+        found = Search(occupancy, fits, budget, source=node).run()
         if found is not None:
             return found
-    return Search(occupancy, possible, budget).run()
+    return Search(occupancy, fits, budget).run()
 
 
 def _for_one_node(occupancy: Occupancy, request: Request, budget: Budget) -> Path | None:
@@ -80,12 +80,12 @@ def _for_one_node(occupancy: Occupancy, request: Request, budget: Budget) -> Pat
     if len(request.guest_nodes) > 1:
         return None
 
-    def possible(then: Occupancy) -> bool:
+    def fits(then: Occupancy) -> bool:
         return bool(whole(rooms(then, request)))
 
     empty = whole(rooms(Occupancy.of(occupancy.silicon), request))
     sources = sorted({node for choice in empty for node in choice.layout.nodes(occupancy.silicon)})
-    found = [path for node in sources if (path := Search(occupancy, possible, budget, source=node).run()) is not None]
+    found = [path for node in sources if (path := Search(occupancy, fits, budget, source=node).run()) is not None]
     return min(found, key=_price) if found else None
 
 

@@ -185,7 +185,7 @@ def test_one_kind_of_cpu_the_strongest_that_serves_it_best() -> None:
     second = placed(occupancy.plus(first), request("second", 4, policy=DEDICATED))
     assert [cpu for (cpu,) in second.vcpus] == [0, 1, 2, 3]
     assert refused(occupancy, request("wide", 5, policy=DEDICATED)).message == (
-        "5 dedicated CPUs are wanted and 4 of one kind can be had: 1 are missing"
+        "5 dedicated CPUs are wanted and 4 of one kind can be had: 1 is missing"
     )
     crowded = filled(occupancy, *(request(f"vm{n}", 4) for n in range(3)))
     cpus = [one.vcpus[0] for one in crowded.placements.values()]

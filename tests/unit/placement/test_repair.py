@@ -174,7 +174,7 @@ def test_shared_vms_move_together_to_free_a_cpu() -> None:
     """One vCPU on each node keeps a CPU of each from being dedicated; both on one node keep one."""
     occupancy = on_node(on_node(two_nodes(), 0, request("left")), 1, request("right"))
     seven = request("seven", 7, policy=DEDICATED)
-    assert "6 can be had: 1 are missing" in refused(occupancy, seven).message
+    assert "6 can be had: 1 is missing" in refused(occupancy, seven).message
     answer = make_room(occupancy.silicon, occupancy, seven, PLENTY)
     assert isinstance(answer, tuple)
     moves, placement = answer
