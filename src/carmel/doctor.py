@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from carmel.errors import CarmelError
+from carmel.hardware.reader import read_hardware
 from carmel.hypervisor.abilities import QemuAbilities, find_abilities
 from carmel.hypervisor.accelerator import HostSystem, choose_accelerator
 from carmel.hypervisor.config import Accelerator
@@ -108,8 +109,19 @@ def _board(machine: Machine) -> Finding:
         if part
     )
     cpus, memory = os.cpu_count() or 1, _memory_bytes()
-    found = f"{model or 'unknown board'}, {machine.system.machine}, {cpus} CPUs, {human_bytes(memory)}"
+    found = f"{model or 'unknown board'}, {machine.system.machine}, {cpus} CPUs{_shape(machine)}, {human_bytes(memory)}"
     return Finding("Machine", State.OK, f"{found}, {platform.system()} {platform.release()}")
+
+
+def _shape(machine: Machine) -> str:
+    """Sockets and NUMA nodes, where there are several."""
+    try:
+        hardware = read_hardware(machine.root)
+    except CarmelError:
+        return ""
+    counts = ((len(hardware.sockets), "sockets"), (len(hardware.nodes), "NUMA nodes"))
+    said = ", ".join(f"{count} {what}" for count, what in counts if count > 1)
+    return f" ({said})" if said else ""
 
 
 def _memory_bytes() -> int:

@@ -17,16 +17,12 @@ _VENDORS = {
     0x1002: "AMD",
     0x10DE: "NVIDIA",
     0x13B5: "Arm",
-    0x144D: "Samsung",
     0x15B3: "Mellanox",
     0x177D: "Cavium",
     0x19E5: "HiSilicon",
     0x1A03: "ASPEED",
     0x1AF4: "virtio",
     0x1B36: "QEMU",
-    0x1D17: "Zhaoxin",
-    0x1DA3: "Habana",
-    0x1EF7: "Shenzhen",
     0x8086: "Intel",
 }
 _SCREENS_ONLY = {0x102B, 0x1234, 0x1A03, 0x1AF4, 0x1B36, 0x15AD}

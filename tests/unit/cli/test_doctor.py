@@ -13,6 +13,7 @@ from carmel.hypervisor.accelerator import HostSystem
 from carmel.paths import Paths
 from carmel.run import Command, Result
 from tests.unit.cli.conftest import Carmel
+from tests.unit.hardware.machines import server
 
 
 class Scripted:
@@ -84,6 +85,12 @@ async def test_a_good_arm_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert found[subject].state is State.OK, subject
     assert found["Daemon"].state is State.LIMITED
     assert can_run_vms(found.values())
+
+
+async def test_sockets_and_nodes_where_there_are_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server(tmp_path / "root", sockets=2, cores=1, caches=False)
+    found = await findings(tmp_path, monkeypatch, qemu())
+    assert " CPUs (2 sockets, 2 NUMA nodes), " in found["Machine"].found
 
 
 async def test_without_qemu_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

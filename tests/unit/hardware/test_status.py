@@ -23,7 +23,8 @@ from carmel.hardware.model import (
     SrIov,
 )
 from carmel.hardware.reader import read_hardware
-from carmel.hardware.status import LARGEST_BYTES, hardware_status
+from carmel.hardware.status import hardware_status
+from carmel.hardware.status_limit import LARGEST_BYTES
 from carmel.resources.host_hardware import HardwareStatus
 from tests.unit.hardware.machines import GIB, raspberry_pi_4, server
 
