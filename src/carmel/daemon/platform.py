@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from carmel.controllers.host import HypervisorFacts
 from carmel.controllers.host_facts import HostFacts
 from carmel.controllers.placement import Machine, Means, plain_hardware
+from carmel.cpulist import parse_cpu_list
 from carmel.hardware.reader import read_hardware
 from carmel.hypervisor.commandline import Platform
 from carmel.hypervisor.config import Accelerator
 from carmel.hypervisor.pinning import Means as PinningMeans
 from carmel.hypervisor.pinning import pinning_abilities
+from carmel.hypervisor.pinning.abilities import Hierarchy
 from carmel.resources.host import HypervisorInfo
 from carmel.resources.virtualmachine import GICV2_VCPUS
 
@@ -42,8 +47,31 @@ def this_machine(facts: HostFacts) -> Machine:
 
 def _means() -> Means:
     abilities = pinning_abilities()
+    cpus, nodes = _allowed(abilities.hierarchy)
     return Means(
         pins=abilities.means is not PinningMeans.NOTHING,
         moves_memory=abilities.moves_memory,
         no_dedicated=abilities.no_dedicated,
+        cpus=cpus,
+        nodes=nodes,
     )
+
+
+def _allowed(hierarchy: Hierarchy | None) -> tuple[frozenset[int] | None, frozenset[int] | None]:
+    """The CPUs and memory nodes that cpusets below this one can have (cgroup-v2.rst and cgroup-v1/cpusets.rst): all of
+    the machine's, unless this is a container. Without cpusets VMs have what this process has."""
+    if hierarchy is None:
+        return (frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None), None
+    cpus, nodes = (
+        ("cpuset.cpus.effective", "cpuset.mems.effective")
+        if hierarchy.version == 2
+        else ("cpuset.effective_cpus", "cpuset.effective_mems")
+    )
+    return _numbers(hierarchy.mount / cpus), _numbers(hierarchy.mount / nodes)
+
+
+def _numbers(file: Path) -> frozenset[int] | None:
+    try:
+        return frozenset(parse_cpu_list(file.read_text())) or None
+    except (OSError, ValueError):
+        return None

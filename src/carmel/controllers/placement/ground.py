@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from carmel.cpulist import format_cpu_list, parse_cpu_list
 from carmel.errors import Refused
@@ -17,11 +17,14 @@ from carmel.units import human_bytes, parse_bytes
 @dataclass(frozen=True, slots=True)
 class Means:
     """What this host can enforce. ``pins``: threads can be held on CPUs. ``moves_memory``: that of a running VM can be
-    taken to other nodes. ``no_dedicated`` is a sentence: why CPUs cannot be had exclusively."""
+    taken to other nodes. ``no_dedicated`` is a sentence: why CPUs cannot be had exclusively. ``cpus`` and ``nodes`` are
+    those that VMs may have at all, in a container say; ``None``: every one."""
 
     pins: bool = True
     moves_memory: bool = True
     no_dedicated: str | None = None
+    cpus: frozenset[int] | None = None
+    nodes: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ def make_ground(hardware: Hardware, spec: HostPlacementSpec, means: Means, max_v
         max_vcpus=max_vcpus,
         no_dedicated=means.no_dedicated,
     )
+    rules = _within(rules, hardware, means)
     return Ground(
         hardware=hardware,
         rules=rules,
@@ -65,6 +69,24 @@ def check(hardware: Hardware) -> None:
         raise Refused("the machine was read and has no NUMA node, not even node 0", code="HardwareNotRead")
     if hardware.memory_bytes <= 0:
         raise Refused("the machine was read and has no memory", code="HardwareNotRead")
+
+
+def _within(rules: Rules, hardware: Hardware, means: Means) -> Rules:
+    """What VMs may not have at all is kept from them like what the host keeps for itself."""
+    nodes = frozenset(node.id for node in hardware.nodes)
+    closed = nodes - means.nodes if means.nodes is not None else frozenset()
+    online = frozenset(cpu.id for cpu in hardware.cpus)
+    open_cpus = {cpu.id for cpu in hardware.cpus if cpu.node not in closed} & (means.cpus or online)
+    if not open_cpus or open_cpus == online:
+        return rules
+    # Where nothing is left beside what the host keeps by itself, it keeps nothing.
+    kept = rules.reserved_cpus if open_cpus - rules.reserved_cpus else frozenset()
+    memory = {node.id: node.memory_bytes for node in hardware.nodes if node.id in closed}
+    return replace(
+        rules,
+        reserved_cpus=kept | (online - open_cpus),
+        reserved_memory={**rules.reserved_memory, **memory},
+    )
 
 
 def plain_hardware(architecture: str, page_bytes: int, cpus: int, memory_bytes: int) -> Hardware:

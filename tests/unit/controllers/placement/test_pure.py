@@ -90,6 +90,16 @@ class TestRules:
         assert "leaves nothing for VMs of the 16 GiB" in made.problems[1]
         assert isinstance(Ledger(made).reserve(request("w")), Placement)
 
+    def test_in_a_container_vms_have_what_it_has(self) -> None:
+        made = ground(means=Means(cpus=frozenset(range(2, 6))), reservedCpus="2")
+        assert made.rules.reserved_cpus == {0, 1, 2, 6, 7}
+        assert ground(means=Means(cpus=frozenset({3})), reservedCpus="3").rules.reserved_cpus == set(range(8)) - {3}
+        one_node = ground(means=Means(cpus=frozenset(range(8)), nodes=frozenset({1})))
+        assert one_node.rules.reserved_cpus == {0, 1, 2, 3}
+        assert isinstance(Ledger(one_node).reserve(request("w", memory_bytes=9 * GIB)), Refusal)
+        # What it says of CPUs that are not there says nothing.
+        assert ground(means=Means(cpus=frozenset({99}))).rules.reserved_cpus == frozenset()
+
     @pytest.mark.parametrize(
         "nonsense",
         [
