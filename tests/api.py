@@ -18,7 +18,9 @@ Predicate = Callable[[JsonObject], bool]
 
 
 class Api(ABC):
-    """For one thread."""
+    """For one thread. ``patience`` is how long things are waited for when a test says nothing else."""
+
+    patience = GUEST_SECONDS
 
     @property
     @abstractmethod
@@ -47,11 +49,11 @@ class Api(ABC):
         predicate: Predicate,
         *,
         namespace: str | None = "default",
-        seconds: float = GUEST_SECONDS,
+        seconds: float | None = None,
     ) -> JsonObject:
         """The object once ``predicate`` holds of it. No polling: it is watched."""
         kind, selection = self.client.kind(word), by_name(namespace, name)
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + (seconds or self.patience)
         last: JsonObject | None = None
         try:
             while True:
@@ -71,16 +73,16 @@ class Api(ABC):
                 f"{word} {name} did not come to that: {error}\n{dig(last, 'status')}\n{self.last_words()}"
             ) from error
 
-    def wait_gone(
-        self, word: str, name: str, namespace: str | None = "default", seconds: float = GUEST_SECONDS
-    ) -> None:
+    def wait_gone(self, word: str, name: str, namespace: str | None = "default", seconds: float | None = None) -> None:
         """Until there is no such object."""
         kind, selection = self.client.kind(word), by_name(namespace, name)
         page = self.client.list(kind, selection)
         if not page["items"]:
             return
         version = page["metadata"]["resourceVersion"]
-        for event in self.client.watch(kind, selection, version, deadline=time.monotonic() + seconds):
+        for event in self.client.watch(
+            kind, selection, version, deadline=time.monotonic() + (seconds or self.patience)
+        ):
             if event.type == "DELETED":
                 return
 
@@ -104,12 +106,12 @@ class Api(ABC):
             },
         }
 
-    def wait_for_console(self, name: str, text: str, seconds: float = GUEST_SECONDS) -> str:
+    def wait_for_console(self, name: str, text: str, seconds: float | None = None) -> str:
         """The serial log up to the line that holds ``text``; the log is followed through the API."""
         path = self.client.kind("vm").path("default", name, "log")
         said = b""
-        deadline = time.monotonic() + seconds
-        with self.client.open("GET", path, query={"follow": "true"}, seconds=seconds) as stream:
+        deadline = time.monotonic() + (seconds or self.patience)
+        with self.client.open("GET", path, query={"follow": "true"}, seconds=seconds or self.patience) as stream:
             while text.encode() not in said.rpartition(b"\n")[0]:
                 stream.wait_at_most(max(0.1, deadline - time.monotonic()))
                 chunk = stream.chunk()

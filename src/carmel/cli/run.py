@@ -29,7 +29,7 @@ from carmel.errors import AlreadyExists, NotFound, Refused
 @click.command()
 @options(
     click.argument("image", metavar="IMAGE", type=ImageNameType(), shell_complete=complete_images),
-    click.option("--name", type=LabelType(), required=True, metavar="NAME", help="The VM's name."),
+    click.option("--name", type=LabelType(), metavar="NAME", help="The VM's name; after the image when absent."),
     click.option("--cpus", type=click.IntRange(1, 512), default=1, show_default=True, metavar="N", help="vCPUs."),
     click.option("--memory", type=SizeType(), default="1Gi", show_default=True, metavar="SIZE", help="Memory."),
     click.option("--dedicated", is_flag=True, help="Give each vCPU a host CPU of its own."),
@@ -104,6 +104,7 @@ def run(
     timeout: float,
     output: Output | None,
     ssh_key: str | None,
+    name: str | None,
     **wanted: Any,
 ) -> None:
     """Make a VM from an image and start it.
@@ -112,16 +113,26 @@ def run(
     is built here in seconds. What you do not have yet is fetched or built first.
 
     \b
+    carmel run micro
     carmel run debian --name web --cpus 2 --memory 1Gi --publish 8080:80
     carmel run micro --name w --wait=ready -o json
     """
     with Progress(quiet=output is not None) as progress:
-        vm = _run(session, image, VmOptions.read(**wanted), ssh_key, None if no_wait else goal, timeout, progress)
+        options = VmOptions.read(name=name or _free_name(session, image), **wanted)
+        vm = _run(session, image, options, ssh_key, None if no_wait else goal, timeout, progress)
         progress.clear()
         if output is not None:
             print_results(session, [session.client.discovery.find_kind(*VM_KIND)], [vm], output)
         else:
             _tell(vm, progress, waited=not no_wait)
+
+
+def _free_name(session: Session, image: str) -> str:
+    """``debian``, or ``debian-2`` where there is one."""
+    kind = session.client.discovery.find_kind(*VM_KIND)
+    taken = {metadata(vm, "name") for vm in session.client.list(kind, session.select(kind))["items"]}
+    base = image.replace(".", "-")[:56].rstrip("-")
+    return next(name for name in (base, *(f"{base}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
 
 
 def _run(

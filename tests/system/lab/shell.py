@@ -13,11 +13,12 @@ _PATH = "/apis/carmel.dev/v1alpha1/namespaces/default/virtualmachines/{}/console
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def run_in_shell(client: Client, vm: str, script: str, seconds: float = 60.0) -> str:
+def run_in_shell(client: Client, vm: str, script: str, seconds: float) -> str:
     """What ``script`` prints on the console of ``vm``. Its lines must be short: busybox takes 1024 characters."""
     nonce = secrets.token_hex(6)
-    # What is typed is echoed; only what is printed has the words in one piece.
-    typed = f"echo be''gin-{nonce}\n{script.strip()}\necho en''d-{nonce}\n"
+    # What is typed is echoed, and in a here-document all of it before anything is run; only what is printed has the
+    # words in one piece.
+    typed = f"sh 2>&1 <<'{nonce}'\necho be''gin-{nonce}\n{script.strip()}\necho en''d-{nonce}\n{nonce}\n"
     said, deadline = "", time.monotonic() + seconds
     with open_console(client.context.endpoint, _PATH.format(vm)) as console:
         console.send(typed.encode())

@@ -16,7 +16,7 @@ from carmel.errors import CarmelError
 from tests.daemon import Daemon, is_ready
 from tests.system.lab.machine import LabMachine, lab_machine
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 MIB_IN_PAGES = 256
 CPUS_OF_NODE = {0: frozenset({0, 1}), 1: frozenset({2, 3})}
 
@@ -46,15 +46,11 @@ def test_carmel_inside_sees_what_the_machine_is(lab: LabMachine) -> None:
     hardware = lab.wait_for("host", lab.name, is_ready, namespace=None)["status"]["hardware"]
     assert len(hardware["sockets"]) == 2
     assert [node["cpus"] for node in hardware["numaNodes"]] == ["0-1", "2-3"]
-    assert [node["distances"] for node in hardware["numaNodes"]] == [[10, 20], [20, 10]]
+    assert [node["distances"] for node in hardware["numaNodes"]] == [{"0": 10, "1": 20}, {"0": 20, "1": 10}]
     told = lab.shell("cat /sys/devices/system/node/node*/distance; cat /sys/block/nvme0n1/size").split()
     assert told == ["10", "20", "20", "10", str(2**30 // 512)]
-    drive = hardware["nvme"][0]
-    assert (drive["name"], drive["namespaces"][0]["sizeBytes"], drive["namespaces"][0]["inUse"]) == (
-        "nvme0",
-        2**30,
-        False,
-    )
+    [drive] = hardware["nvme"]
+    assert (drive["name"], drive["namespaces"]) == ("nvme0", [{"name": "nvme0n1", "sizeBytes": 2**30}])
     assert hardware["kvm"]["gicVersion"] == 3
     # As people see it, from the outer host.
     picture = lab.cli("--context", lab.name, "host", "--ascii")
@@ -95,7 +91,7 @@ def test_vms_run_under_kvm_each_on_a_node_of_its_own_and_outlive_the_daemon(lab:
 
 def await_daemon(lab: LabMachine, other_than: int) -> None:
     """Until init has started another carmeld and that one answers."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + lab.patience
     while True:
         try:
             lab.client.call("GET", "/readyz")

@@ -11,7 +11,7 @@ from carmel.client.objects import condition, dig
 from tests.daemon import Daemon, is_ready
 from tests.system.lab.machine import LabMachine, lab_machine
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")

@@ -120,3 +120,10 @@ def test_no_wait_returns_at_once(carmel: Carmel) -> None:
     assert (outcome.status, outcome.out) == (0, "quick is defined.\n")
     late = carmel("wait", "vm", "quick", "--timeout", "0.3s")
     assert (late.status, "carmel describe" in late.err) == (6, True)
+
+
+def test_a_vm_without_a_name_is_called_after_its_image(carmel: Carmel, world: World) -> None:
+    before = set(names(world, VIRTUAL_MACHINE))
+    for _ in range(3):
+        assert carmel("run", "debian-13").status == 0
+    assert set(names(world, VIRTUAL_MACHINE)) - before == {"debian-13", "debian-13-2", "debian-13-3"}
