@@ -6,7 +6,6 @@ one node. Real servers' firmware does not. So what the host image does with two 
 
 from __future__ import annotations
 
-
 import pytest
 
 from carmel.client.api import Selection
