@@ -8,6 +8,9 @@ import signal
 import sys
 from datetime import UTC, datetime
 
+from carmel.client.api import Client
+from carmel.client.contexts import LOCAL
+from carmel.client.endpoint import Context, UnixEndpoint
 from carmel.dcui.facts import gather
 from carmel.dcui.page import render
 from carmel.paths import Paths
@@ -29,9 +32,10 @@ async def _run() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     paths, runner = Paths.from_environment(), SystemRunner()
+    client = Client(Context(LOCAL, UnixEndpoint(paths.api_socket)))
     while not stop.is_set():
         # The client waits for its answers: this program has nothing else to do.
-        facts = await gather(paths, runner)
+        facts = await gather(paths, runner, client)
         size = _size()
         page = render(facts, datetime.now(UTC), columns=size.columns, rows=size.lines)
         drawn = page.replace("\n", f"{_TO_LINE_END}\r\n")

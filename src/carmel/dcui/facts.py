@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from carmel.client.api import Client, Selection
-from carmel.client.contexts import LOCAL
 from carmel.client.discovery import CARMEL_API
-from carmel.client.endpoint import Context, UnixEndpoint
 from carmel.client.objects import JsonObject, dig, metadata
 from carmel.errors import CarmelError
 from carmel.paths import Paths
@@ -49,17 +47,16 @@ class Facts:
     configuration: str = ""
 
 
-async def gather(paths: Paths, runner: Runner) -> Facts:
-    """Never raises for what is missing: that is a problem to tell."""
+async def gather(paths: Paths, runner: Runner, client: Client) -> Facts:
+    """Never raises for what is missing: that is a problem to tell. ``client`` is kept: it knows the API's kinds."""
     problems: list[Problem] = []
     configuration = _firstboot(paths, problems)
     host: JsonObject = {}
     machines: dict[str, int] = {}
     try:
-        with Client(Context(LOCAL, UnixEndpoint(paths.api_socket))) as client:
-            find = client.discovery.find_kind
-            host = next(iter(client.list(find(CARMEL_API, "Host"), Selection())["items"]), {})
-            listed = client.list(find(CARMEL_API, "VirtualMachine"), Selection())["items"]
+        find = client.discovery.find_kind
+        host = next(iter(client.list(find(CARMEL_API, "Host"), Selection())["items"]), {})
+        listed = client.list(find(CARMEL_API, "VirtualMachine"), Selection())["items"]
         for vm in listed:
             state = str(dig(vm, "status", "powerState") or "Unknown")
             machines[state] = machines.get(state, 0) + 1

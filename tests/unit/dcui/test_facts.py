@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from carmel.client.api import Client
+from carmel.client.endpoint import Context, UnixEndpoint
 from carmel.dcui import facts
-from carmel.dcui.facts import gather
+from carmel.dcui.facts import Facts, gather
 from carmel.paths import Paths
 from carmel.run import Command, Result
 
@@ -52,10 +54,15 @@ def paths(tmp_path: Path) -> Paths:
     return found
 
 
+async def gather_from(paths: Paths, links: Links) -> Facts:
+    with Client(Context("local", UnixEndpoint(paths.api_socket))) as client:
+        return await gather(paths, links, client)
+
+
 async def test_without_a_daemon_the_page_says_so_and_tells_the_rest(paths: Paths) -> None:
     (paths.pki / "ca.crt").write_text(ssl.DER_cert_to_PEM_cert(_DER))
     (paths.pki / "admin.token").write_text("secret-of-the-administrator")
-    found = await gather(paths, Links(_LINKS))
+    found = await gather_from(paths, Links(_LINKS))
     assert found.addresses == (("eno1", "192.0.2.10"),)
     assert found.fingerprint == hashlib.sha256(_DER).hexdigest()
     assert found.url == ""
@@ -66,7 +73,7 @@ async def test_without_a_daemon_the_page_says_so_and_tells_the_rest(paths: Paths
 
 
 async def test_a_machine_without_an_address_names_its_cards(paths: Paths) -> None:
-    found = await gather(paths, Links([{"ifname": "end0", "link_type": "ether", "addr_info": []}]))
+    found = await gather_from(paths, Links([{"ifname": "end0", "link_type": "ether", "addr_info": []}]))
     problem = next(one for one in found.problems if "no address" in one.message)
     assert "end0" in problem.hint
 
@@ -82,7 +89,7 @@ async def test_a_machine_without_an_address_names_its_cards(paths: Paths) -> Non
 )
 async def test_what_became_of_the_configuration(paths: Paths, report: object, problem: str | None, told: str) -> None:
     paths.firstboot_report.write_text(json.dumps(report))
-    found = await gather(paths, Links(_LINKS))
+    found = await gather_from(paths, Links(_LINKS))
     assert found.configuration == told
     assert (problem in [one.message for one in found.problems]) is (problem is not None)
 
