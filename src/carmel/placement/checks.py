@@ -65,7 +65,7 @@ def _most_vcpus(silicon: Silicon, request: Request) -> Refusal | None:
         return None
     return _refusal(
         "TooManyCPUs",
-        f"{request.vcpus} vCPUs are more than the {most} that one VM can have here: its interrupt controller takes no more",
+        f"{request.vcpus} vCPUs are more than the {most} that one VM can have here, by its interrupt controller",
         f"ask for at most {most} vCPUs",
     )
 
