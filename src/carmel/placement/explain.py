@@ -45,6 +45,20 @@ class _Case:
     def nodes(self) -> list[int]:
         return sorted(self.decision.layout.nodes(self.silicon))
 
+    @property
+    def pools(self) -> int:
+        """CPUs that its vCPUs float over."""
+        occupancy = self.decision.occupancy
+        return sum(occupancy.pool(self.silicon.cells[cell]).bit_count() for cell in self.decision.layout.by_cell())
+
+    @property
+    def crowded(self) -> bool:
+        return self.request.policy is CpuPolicy.SHARED and self.request.vcpus > self.pools
+
+    @property
+    def remote(self) -> int:
+        return self.decision.layout.remote_vcpus(self.silicon)
+
 
 def reasons(decision: Decision, placement: Placement) -> tuple[str, ...]:
     case = _Case(decision, placement)
@@ -62,12 +76,35 @@ def next_best(decision: Decision) -> str | None:
     place = nodes_in_words(sorted(second.layout.nodes(silicon)))
     if second.kind != best.kind:
         place = f"{silicon.kinds[second.kind].name} CPUs of {place}"
-    why = next(
-        _worse(name, one, other)
-        for name, one, other in zip(best.aspects, best.key, second.key, strict=True)
+    return f"{place[0].upper()}{place[1:]}: {_worse(*_difference(best, second))}."
+
+
+def _difference(best: Choice, second: Choice) -> tuple[str, float, float]:
+    """The aspect that decided, and how it was with both."""
+    return next(
+        (aspect, one, other)
+        for aspect, one, other in zip(best.aspects, best.key, second.key, strict=True)
         if one != other
     )
-    return f"{place[0].upper()}{place[1:]}: {why}."
+
+
+def _better(aspect: str) -> str:
+    match aspect:
+        case "near":
+            return ", and is closer to its devices than others that do"
+        case "kind":
+            return " on the strongest CPUs"
+        case "squeezed":
+            return ", and leaves the shared VMs there a CPU for each vCPU"
+        case "split clusters":
+            return " in clusters that fewer other VMs are in"
+        case "tight":
+            return ", and fits tightest: room for larger VMs stays on the others"
+        case "speed":
+            return ", and there a vCPU can expect the most of a CPU"
+        case "busy":
+            return ", and is the least busy that does"
+    return "; others would do as well"
 
 
 def _worse(aspect: str, best: float, second: float) -> str:
@@ -101,13 +138,13 @@ def _where(case: _Case) -> Iterator[str]:
         yield f"Its {len(request.guest_nodes)} NUMA nodes are on {nodes_in_words(nodes)} of the host."
     elif len(nodes) > 1:
         where = nodes_in_words(nodes)
-        yield f"No node alone has room for {_wants(request)}: it is on {where}, the fewest and closest that have."
+        chosen = "" if case.crowded or case.remote else ", the fewest and closest that have"
+        yield f"No node alone has room for {_wants(request)}: it is on {where}{chosen}."
     elif len(case.decision.choices) < 2:
         yield f"Node {nodes[0]} is the only one that has room for all of it."
-    elif request.policy is CpuPolicy.DEDICATED:
-        yield f"Node {nodes[0]} holds all of it, and fits tightest: room for larger VMs stays on the others."
     else:
-        yield f"Node {nodes[0]} holds all of it, and is the least busy that does."
+        aspect, _, _ = _difference(*case.decision.choices[:2])
+        yield f"Node {nodes[0]} holds all of it{_better(aspect)}."
 
 
 def _kind(case: _Case) -> Iterator[str]:
@@ -166,21 +203,16 @@ def _clusters(silicon: Silicon, own: Sequence[int]) -> str:
 
 
 def _waiting(case: _Case) -> Iterator[str]:
-    if case.request.policy is CpuPolicy.DEDICATED:
-        return
-    occupancy, cells = case.decision.occupancy, case.decision.layout.by_cell()
-    pools = sum(occupancy.pool(case.silicon.cells[cell]).bit_count() for cell in cells)
-    if case.request.vcpus > pools:
+    if case.crowded:
         yield (
-            f"It has {case.request.vcpus} vCPUs for {pools} CPUs: its own vCPUs wait for each other, fewer would "
+            f"It has {case.request.vcpus} vCPUs for {case.pools} CPUs: its own vCPUs wait for each other, fewer would "
             "be as fast."
         )
 
 
 def _remote(case: _Case) -> Iterator[str]:
-    remote = case.decision.layout.remote_vcpus(case.silicon)
-    if remote:
-        yield f"{remote} of its vCPUs are on another node than their memory: no node has enough of both."
+    if case.remote:
+        yield f"{case.remote} of its vCPUs are on another node than their memory: no node has enough of both."
 
 
 def _guest(case: _Case) -> Iterator[str]:

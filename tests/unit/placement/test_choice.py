@@ -37,6 +37,8 @@ def test_dedicated_vms_leave_the_larger_hole_to_larger_vms() -> None:
     occupancy = filled(two_nodes(), request("one", 1, policy=DEDICATED), request("two", 1, policy=DEDICATED))
     assert [one.memory_nodes for one in occupancy.placements.values()] == [(0,), (0,)]
     assert [one.vcpus for one in occupancy.placements.values()] == [((0,),), ((1,),)]
+    assert "others would do as well" in occupancy.placements["one"].reasons[0]
+    assert "fits tightest" in occupancy.placements["two"].reasons[0]
     assert placed(occupancy, request("wide", 4, policy=DEDICATED)).memory_nodes == (1,)
 
 
@@ -79,6 +81,7 @@ def test_clusters_decide_between_nodes() -> None:
     assert [one.vcpus for one in occupancy.placements.values()] == [((0,),), ((4,),)]
     third = placed(occupancy, request("third", 1, policy=DEDICATED))
     assert third.memory_nodes == (1,)
+    assert third.reasons[0] == "Node 1 holds all of it in clusters that fewer other VMs are in."
     assert third.next_best == "Node 0: it would be in 1 clusters with other VMs, here in 0."
 
 
@@ -142,6 +145,7 @@ def test_near_its_device_if_it_fits_at_all() -> None:
     crowded = placed(occupancy, request("vm", 2, near=frozenset({1})))
     assert crowded.memory_nodes == (1,)
     assert "Devices that it is to be near are on node 1, as it is." in crowded.reasons
+    assert crowded.reasons[0] == "Node 1 holds all of it, and is closer to its devices than others that do."
     assert crowded.next_best == "Node 0: 10 farther from its devices."
 
 
