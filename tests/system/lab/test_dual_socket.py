@@ -6,7 +6,7 @@ That they are is read from the machine's own kernel, by its shell.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from carmel.client.objects import JsonObject, condition, dig
 from carmel.errors import CarmelError
 from tests.daemon import Daemon, is_ready
-from tests.system.lab.machine import LabMachine, lab_machine
+from tests.system.lab.machine import LabMachine, Process, lab_machine
 
 pytestmark = pytest.mark.timeout(1200)
 MIB_IN_PAGES = 256
@@ -34,8 +34,16 @@ def lab(machine: LabMachine) -> Iterator[LabMachine]:
     machine.delete_all_vms()
 
 
-def start(lab: LabMachine, name: str, vcpus: int = 2, **spec: object) -> None:
+def start(lab: LabMachine, name: str, vcpus: int = 2, **spec: object) -> JsonObject:
+    """A VM that runs. Its guest may still be booting; one at a time is quickest, they share two emulated CPUs each."""
     lab.create("vm", lab.micro_vm(name, f"carmel.nonce={name}", cpu={"count": vcpus}, **spec))
+    return lab.wait_for("vm", name, is_ready)
+
+
+def start_and_boot(lab: LabMachine, name: str, vcpus: int = 2, **spec: object) -> JsonObject:
+    vm = start(lab, name, vcpus, **spec)
+    lab.wait_for_console(name, f"ready nonce={name}")
+    return vm
 
 
 def nodes_of(vm: JsonObject) -> list[int]:
@@ -57,26 +65,13 @@ def test_carmel_inside_sees_what_the_machine_is(lab: LabMachine) -> None:
     assert all(words in picture for words in ("Socket 0", "Socket 1", "Node 1", "nvme0", "Neoverse-N1"))
 
 
-def test_vms_run_under_kvm_each_on_a_node_of_its_own_and_outlive_the_daemon(lab: LabMachine) -> None:
-    start(lab, "a")
-    start(lab, "b")
-    vms = {name: lab.wait_for("vm", name, is_ready) for name in ("a", "b")}
-    for name in vms:
-        lab.wait_for_console(name, f"ready nonce={name}")
+def test_vms_live_on_their_nodes_outlive_the_daemon_and_are_moved(lab: LabMachine) -> None:
+    """One story, as each guest takes its time to boot: two VMs on two nodes, carmeld killed, a third VM, a repair."""
+    vms = {name: start_and_boot(lab, name) for name in ("a", "b")}
     assert sorted(nodes_of(vm) for vm in vms.values()) == [[0], [1]]
     before = {name: lab.process(vm) for name, vm in vms.items()}
     for name, vm in vms.items():
-        [node] = nodes_of(vm)
-        process = before[name]
-        assert any("/dev/kvm" in device for device in process.devices)
-        assert "anon_inode:kvm-vcpu:0" in process.devices
-        assert process.vcpus == [CPUS_OF_NODE[node]] * 2
-        assert {cpus for _, cpus in process.threads} == {CPUS_OF_NODE[node]}
-        assert process.memory_nodes == {node}
-        # Every page of its own, and the guest's memory by a policy that holds for what comes later, too.
-        assert process.nodes == {node}
-        assert [mapping.policy for mapping in process.guest_memory] == [f"bind:{node}"]
-        assert sum(process.guest_memory[0].pages.values()) > 16 * MIB_IN_PAGES
+        assert_held(before[name], nodes_of(vm)[0])
 
     daemon = lab.daemon_pid()
     lab.shell(f"kill -9 {daemon}")
@@ -87,6 +82,47 @@ def test_vms_run_under_kvm_each_on_a_node_of_its_own_and_outlive_the_daemon(lab:
         after = lab.process(vm)
         assert (after.pid, after.vcpus, after.nodes) == (before[name].pid, before[name].vcpus, before[name].nodes)
         assert f"alive-{name}" in lab.guest_shell(name, f"echo al''ive-{name}")
+
+    third = start_and_boot(lab, "c")
+    [crowded] = nodes_of(third)
+    [neighbour] = [name for name, vm in vms.items() if nodes_of(vm) == [crowded]]
+    [alone] = {"a", "b"} - {neighbour}
+    assert_moved(lab, {neighbour: vms[neighbour], "c": third}, leaves=alone, crowded=crowded)
+
+
+def assert_held(process: Process, node: int) -> None:
+    """KVM; each thread on the node's CPUs; each page of its own on the node, and a policy for those that come later."""
+    assert any(device.endswith("/dev/kvm") for device in process.devices)
+    assert "anon_inode:kvm-vcpu:0" in process.devices
+    assert process.vcpus == [CPUS_OF_NODE[node]] * 2
+    assert {cpus for _, cpus in process.threads} == {CPUS_OF_NODE[node]}
+    assert process.memory_nodes == {node}
+    assert process.nodes == {node}
+    assert [mapping.policy for mapping in process.guest_memory] == [f"bind:{node}"]
+    assert sum(process.guest_memory[0].pages.values()) > 16 * MIB_IN_PAGES
+
+
+def assert_moved(lab: LabMachine, both: Mapping[str, JsonObject], *, leaves: str, crowded: int) -> None:
+    """The two are on one node and share its CPUs; when the other node's VM leaves, one of them goes there, running."""
+    lab.delete("vm", leaves)
+
+    def moved(host: JsonObject) -> bool:
+        return any(not move.get("error") for move in dig(host, "status", "rebalance", "done") or [])
+
+    lab.wait_for("host", lab.name, moved, namespace=None)
+    found = {name: lab.wait_for("vm", name, is_ready) for name in both}
+    [name] = [name for name, vm in found.items() if nodes_of(vm) == [1 - crowded]]
+    [stayed] = set(both) - {name}
+    assert found[name]["status"]["launchID"] == both[name]["status"]["launchID"]
+    process = lab.process(found[name])
+    assert_held(process, 1 - crowded)
+    assert_held(lab.process(found[stayed]), crowded)
+    # What the guest touches from now on is on the new node as well.
+    touched = sum(process.guest_memory[0].pages.values())
+    lab.guest_shell(name, "dd if=/dev/zero of=/dev/shm/more bs=1M count=40 2>/dev/null")
+    later = lab.process(found[name])
+    assert later.nodes == {1 - crowded}
+    assert sum(later.guest_memory[0].pages.values()) > touched + 20 * MIB_IN_PAGES
 
 
 def await_daemon(lab: LabMachine, other_than: int) -> None:
@@ -103,9 +139,7 @@ def await_daemon(lab: LabMachine, other_than: int) -> None:
 
 
 def test_a_vm_wider_than_a_node_sees_two_nodes_as_they_are(lab: LabMachine) -> None:
-    start(lab, "wide", vcpus=4, memory={"size": "256Mi"})
-    vm = lab.wait_for("vm", "wide", is_ready)
-    lab.wait_for_console("wide", "ready nonce=wide")
+    vm = start_and_boot(lab, "wide", vcpus=4, memory={"size": "256Mi"})
     assert nodes_of(vm) == [0, 1]
     seen = lab.guest_shell(
         "wide", "cd /sys/devices/system/node; cat online node*/cpulist node*/distance; nproc"
@@ -120,47 +154,10 @@ def test_a_vm_wider_than_a_node_sees_two_nodes_as_they_are(lab: LabMachine) -> N
     ]
 
 
-def test_a_repair_moves_a_vm_while_it_runs_and_its_pages_follow(lab: LabMachine) -> None:
-    for name in ("a", "b", "c"):
-        start(lab, name)
-        lab.wait_for("vm", name, is_ready)
-    vms = {name: lab.get("vm", name) for name in ("a", "b", "c")}
-    crowded = next(node for node in (0, 1) if sum(nodes_of(vm) == [node] for vm in vms.values()) == 2)
-    both = [name for name, vm in vms.items() if nodes_of(vm) == [crowded]]
-    [alone] = set(vms) - set(both)
-    for name in both:
-        lab.wait_for_console(name, f"ready nonce={name}")
-    # One leaves; the two others stay behind on one node, and share its CPUs for no reason.
-    lab.delete("vm", alone)
-
-    def moved(host: JsonObject) -> bool:
-        return any(not move.get("error") for move in dig(host, "status", "rebalance", "done") or [])
-
-    host = lab.wait_for("host", lab.name, moved, namespace=None)
-    name = host["status"]["rebalance"]["done"][0]["virtualMachine"].rpartition("/")[2]
-    assert name in both
-    vm = lab.wait_for("vm", name, lambda vm: nodes_of(vm) == [1 - crowded])
-    assert vm["status"]["launchID"] == vms[name]["status"]["launchID"]
-    process = lab.process(vm)
-    assert process.vcpus == [CPUS_OF_NODE[1 - crowded]] * 2
-    assert process.nodes == {1 - crowded}
-    # What the guest touches from now on is on the new node as well.
-    touched = sum(process.guest_memory[0].pages.values())
-    lab.guest_shell(name, "dd if=/dev/zero of=/dev/shm/more bs=1M count=40 2>/dev/null")
-    later = lab.process(vm)
-    assert later.nodes == {1 - crowded}
-    assert sum(later.guest_memory[0].pages.values()) > touched + 20 * MIB_IN_PAGES
-    [stayed] = set(both) - {name}
-    assert lab.process(lab.get("vm", stayed)).nodes == {crowded}
-
-
 def test_dedicated_cpus_are_nobody_elses(lab: LabMachine) -> None:
-    cpu = {"count": 1, "policy": "Dedicated"}
-    lab.create("vm", lab.micro_vm("own", "carmel.nonce=own", cpu=cpu))
+    lab.create("vm", lab.micro_vm("own", cpu={"count": 1, "policy": "Dedicated"}))
     own = lab.wait_for("vm", "own", is_ready)
-    start(lab, "others", vcpus=4, memory={"size": "256Mi"})
-    others = lab.wait_for("vm", "others", is_ready)
-    lab.wait_for_console("own", "ready nonce=own")
+    others = start(lab, "others", vcpus=4, memory={"size": "256Mi"})
     process = lab.process(own)
     [[cpu_of_own]] = process.vcpus
     assert all(cpu_of_own not in cpus for name, cpus in process.threads if not name.startswith("CPU"))

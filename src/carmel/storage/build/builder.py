@@ -67,6 +67,7 @@ async def build_recipe(recipe: Recipe, context: BuildContext, output: Path) -> K
             if cache.find(name) is None:
                 result = await _make(recipe, replace(context, work=work), packages)
                 await in_thread(cache.put, name, result)
+                await in_thread(cache.prune, recipe.name)
             delivered = await _deliver(cache, name, replace(context, work=work), output)
         context.progress(100, "done")
         return delivered

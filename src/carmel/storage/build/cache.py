@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +16,8 @@ from carmel.errors import InternalError
 from carmel.storage.build.context import DiskImage, KernelBundle
 from carmel.storage.build.files import copy, sync_directory
 
+KEPT = 2
+"""Of each recipe: the present image, and the one before, which a daemon of another version may still want."""
 _MANIFEST = "manifest.json"
 
 
@@ -28,6 +34,18 @@ class ResultCache:
         """The directory of a whole result: its manifest is written last, under a name that only then exists."""
         place = self._results / name
         return place if (place / _MANIFEST).is_file() else None
+
+    def prune(self, recipe: str, keep: int = KEPT) -> None:
+        """Remove results of ``recipe`` but for the ``keep`` that were used last. Those in use just now stay.
+
+        Some recipes hold Carmel itself, so each of its versions would leave a result behind.
+        """
+        of_recipe = re.compile(re.escape(recipe) + "-[0-9a-f]{32}")
+        places = [place for place in self._results.glob(f"{recipe}-*") if of_recipe.fullmatch(place.name)]
+        for place in sorted(places, key=lambda place: place.stat().st_mtime, reverse=True)[keep:]:
+            with self.lock_path(place.name).open("ab") as lock, contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(place)
 
     def put(self, name: str, result: KernelBundle | DiskImage) -> Path:
         """Keep a copy of ``result``'s files. All or nothing, also across a power cut."""
@@ -52,6 +70,9 @@ class ResultCache:
     def deliver(self, name: str, work: Path, output: Path) -> KernelBundle | DiskImage:
         """Copy a kept result's files into ``output``, by way of ``work`` on the same file system."""
         place = self._results / name
+        with contextlib.suppress(OSError):
+            # For ``prune``; what came with the host may be read-only.
+            os.utime(place)
         manifest = json.loads((place / _MANIFEST).read_text())
         names = [path.name for path in place.iterdir() if path.name != _MANIFEST]
         moved: list[Path] = []

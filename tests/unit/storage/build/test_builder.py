@@ -26,6 +26,7 @@ from carmel.storage.build import (
 )
 from carmel.storage.build.cache import ResultCache
 from carmel.storage.build.context import Workshop
+from carmel.storage.build.files import locked
 from carmel.storage.build.packages import parse_simulation
 from carmel.storage.build.sandbox import subordinate_ids
 
@@ -128,6 +129,31 @@ async def test_a_disk_goes_through_the_cache_too(world: World) -> None:
     assert await build_recipe(recipe(make), world.context, world.output) == DiskImage(
         world.output / "disk.qcow2", "qcow2", 2**31
     )
+
+
+async def test_only_the_last_results_of_a_recipe_are_kept(world: World, tmp_path: Path) -> None:
+    for version in range(4):
+        output = tmp_path / f"output{version}"
+        output.mkdir()
+        # The first is used all the time, so it is not the oldest.
+        for made in (replace(recipe(make_kernel), version=version), replace(recipe(make_kernel), version=0)):
+            for path in output.iterdir():
+                path.unlink()
+            await build_recipe(made, world.context, output)
+    kept = names(world.context.cache / "results")
+    current = [
+        f"test-{await replace(recipe(make_kernel), version=version).cache_key(world.context)}" for version in (0, 3)
+    ]
+    assert kept == sorted(current)
+
+
+async def test_a_result_in_use_is_not_removed(tmp_path: Path) -> None:
+    cache = ResultCache(tmp_path)
+    for name in ("test-" + "a" * 32, "test-" + "b" * 32, "other-" + "c" * 32):
+        (tmp_path / "results" / name).mkdir(parents=True)
+    async with locked(cache.lock_path("test-" + "a" * 32)):
+        cache.prune("test", keep=0)
+    assert names(tmp_path / "results") == ["other-" + "c" * 32, "test-" + "a" * 32]
 
 
 async def test_what_came_with_the_host_is_taken_and_not_built(world: World, tmp_path: Path) -> None:
