@@ -634,3 +634,33 @@ async def test_a_record_that_cannot_be_written(host: Host) -> None:
     blocked.rmdir()
     await host.clock.advance(61)
     await host.until(reason("Running"))
+
+
+@pytest.mark.parametrize("comes", [False, True])
+async def test_who_comes_while_others_are_moved_changes_the_plan(host: Host, comes: bool) -> None:
+    """Four VMs on one node, none on the other: two moves, or one if a fifth takes its place there meanwhile."""
+    for name in "abcdefgh":
+        await running(host, name, 4)
+    for name in "bdfh":
+        await off(host, name)
+    stay = [await machine_of(host, name) for name in "aceg"]
+    assert {machine.pinning.memory_nodes for machine in stay if machine.pinning} == {(0,)}
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    for machine in stay:
+
+        async def slow(pinning: Pinning, real: Any = machine.repin) -> None:
+            begun.set()
+            await go_on.wait()
+            await real(pinning)
+
+        machine.repin = slow  # type: ignore[method-assign]
+    await host.clock.advance(CALM_SECONDS + 1)
+    async with asyncio.timeout(5):
+        await begun.wait()
+    if comes:
+        assert nodes(await running(host, "fifth", 4)) == [1]
+    go_on.set()
+    await host.quiet()
+    done = (await rebalance_status(host)).done or []
+    assert [one.error for one in done] == [None] * (1 if comes else 2)
+    assert (await rebalance_status(host)).proposed is None
