@@ -15,7 +15,9 @@ from carmel.client.endpoint import Context, UnixEndpoint
 from carmel.dcui import facts
 from carmel.dcui.facts import Facts, gather
 from carmel.paths import Paths
+from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.run import Command, Result
+from tests.unit.client.world import World
 
 _LINKS = [
     {"ifname": "lo", "link_type": "loopback", "addr_info": [{"scope": "host", "local": "127.0.0.1"}]},
@@ -114,3 +116,21 @@ def test_vms_that_should_run_and_do_not_are_told_with_the_reason() -> None:
         "VM default/refused does not run: no memory is left",
         "VM default/new does not run: not started yet",
     ]
+
+
+async def test_the_page_is_made_of_what_the_api_says(tmp_path: Path) -> None:
+    with World(tmp_path) as world:
+        paths = Paths(tmp_path / "state", tmp_path, tmp_path / "cache")
+        spec = {"powerState": "PoweredOff", "memory": {"size": "64Mi"}, "firmware": {"type": "UEFI"}}
+        world.do(
+            lambda store: store.create(
+                VIRTUAL_MACHINE, {"metadata": {"name": "off", "namespace": "default"}, "spec": spec}
+            )
+        )
+        with Client(Context("local", UnixEndpoint(paths.api_socket))) as client:
+            first = await gather(paths, Links(_LINKS), client)
+            again = await gather(paths, Links(_LINKS), client)
+    assert first.host["metadata"]["name"] == "pi"
+    assert sum(count for _, count in first.machines) == 1
+    assert again.machines == first.machines
+    assert "daemon is not running" not in str(first.problems)
