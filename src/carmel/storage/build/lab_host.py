@@ -112,15 +112,19 @@ async def _make(workshop: Workshop, guest: Recipe) -> KernelBundle:
     await write_payload(context, payload)
     await compile_python(context, root, f"usr/lib/python{DEBIAN_PYTHON}", "/", DEBIAN_PYTHON)
     context.progress(80, "adding the guest's image")
-    await add_guest(workshop, guest, payload)
+    # A guest in an emulated machine takes longer to print what its kernel says than to do it.
+    await add_guest(workshop, guest, payload, words=" quiet")
     context.progress(90, "writing the initramfs")
     initrd = directory / "initrd"
     await in_thread(_write_initramfs, initrd, root, payload, modules)
     return KernelBundle(kernel.rename(directory / "kernel"), initrd, COMMAND_LINE)
 
 
-async def add_guest(workshop: Workshop, guest: Recipe, payload: Path) -> None:
-    """Make the guest's image of the packages that are here, and keep it where a host looks before it builds."""
+async def add_guest(workshop: Workshop, guest: Recipe, payload: Path, *, words: str = "") -> None:
+    """Make the guest's image of the packages that are here, and keep it where a host looks before it builds.
+
+    ``words`` are added to its kernel's command line.
+    """
     context, directory = workshop.context, workshop.directory / "guest"
     archives, made = directory / "archives", directory / "image"
     await in_thread(_pick, guest, workshop.archives, archives)
@@ -128,8 +132,7 @@ async def add_guest(workshop: Workshop, guest: Recipe, payload: Path) -> None:
     quiet = replace(context, progress=lambda _percent, message: context.progress(80, message))
     bundle = await guest.make(Workshop(quiet, workshop.packages, archives, made))
     assert isinstance(bundle, KernelBundle)
-    # A guest in an emulated machine takes longer to print what its kernel says than to do it.
-    bundle = replace(bundle, command_line=f"{bundle.command_line} quiet")
+    bundle = replace(bundle, command_line=bundle.command_line + words)
     await in_thread(ResultCache(payload / READY_MADE).put, guest.name, bundle)
 
 
