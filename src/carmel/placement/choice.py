@@ -31,7 +31,7 @@ class Choice:
     key: tuple[float, ...]
 
 
-DEDICATED = ("near", "kind", "squeezed", "split clusters", "tight", "node")
+DEDICATED = ("near", "kind", "squeezed", "split clusters", "tight", "split clusters", "node")
 SHARED = ("near", "speed", "busy", "node")
 
 
@@ -55,7 +55,9 @@ def _one_node(rooms: Rooms, cell: Cell) -> Choice:
         left = occupancy.pool(cell).bit_count() - len(chosen.cpus)
         squeezed = max(0, occupancy.load[cell.index] - left)
         tight = rooms.cpus[cell.index] - request.vcpus
-        key: tuple[float, ...] = (near, kind.rank, squeezed, chosen.shared_clusters, tight, cell.node)
+        split = chosen.shared_clusters
+        whole_clusters = split if _is_whole_clusters(cell, request.vcpus) else 0
+        key: tuple[float, ...] = (near, kind.rank, squeezed, whole_clusters, tight, split, cell.node)
     else:
         load = (occupancy.load[cell.index] + request.vcpus) / occupancy.pool(cell).bit_count()
         capacity = silicon.nodes[cell.node].capacity[request.page_bytes]
@@ -63,6 +65,12 @@ def _one_node(rooms: Rooms, cell: Cell) -> Choice:
         key = (near, -kind.power / max(1.0, load), max(load, full), cell.node)
     layout = lay_out(silicon, {cell.index: request.vcpus}, {cell.node: request.memory_bytes})
     return Choice(layout, cell.kind, DEDICATED if request.policy is CpuPolicy.DEDICATED else SHARED, key)
+
+
+def _is_whole_clusters(cell: Cell, vcpus: int) -> bool:
+    """Only VMs that can have whole clusters look for a node with some: would the small ones too, they would be all over
+    the machine, and nothing large would be left whole."""
+    return bool(cell.clusters) and vcpus % max(cluster.bit_count() for cluster in cell.clusters) == 0
 
 
 def spread(rooms: Rooms) -> Layout:

@@ -75,14 +75,15 @@ def test_whole_clusters_and_none_that_another_vm_is_in() -> None:
     assert [cpu for (cpu,) in occupancy.placements["last"].vcpus] == [1, 2, 3], "no other choice was left"
 
 
-def test_clusters_decide_between_nodes() -> None:
+def test_whole_clusters_decide_between_nodes_and_small_vms_fill_up() -> None:
     hardware = machine(NodeShape(cores=8, cluster=4), NodeShape(cores=12, cluster=4))
-    occupancy = filled(empty(hardware), *(request(name, 1, policy=DEDICATED) for name in ("first", "second")))
-    assert [one.vcpus for one in occupancy.placements.values()] == [((0,),), ((4,),)]
-    third = placed(occupancy, request("third", 1, policy=DEDICATED))
-    assert third.memory_nodes == (1,)
-    assert third.reasons[0] == "Node 1 holds all of it in clusters that fewer other VMs are in."
-    assert third.next_best == "Node 0: it would be in 1 clusters with other VMs, here in 0."
+    occupancy = filled(empty(hardware), *(request(name, 2, policy=DEDICATED) for name in ("first", "second")))
+    assert [one.vcpus for one in occupancy.placements.values()] == [((0,), (1,)), ((4,), (5,))]
+    cluster = placed(occupancy, request("cluster", 4, policy=DEDICATED))
+    assert [cpu for (cpu,) in cluster.vcpus] == [8, 9, 10, 11]
+    assert cluster.reasons[0] == "Node 1 holds all of it in clusters that fewer other VMs are in."
+    assert cluster.next_best == "Node 0: it would be in 2 clusters with other VMs, here in 0."
+    assert placed(occupancy, request("small", 1, policy=DEDICATED)).memory_nodes == (0,)
 
 
 def test_threads_of_a_core_are_never_of_two_vms() -> None:
