@@ -104,7 +104,10 @@ async def _run(runner: Runner, command: Command, unit: str) -> None:
     try:
         await runner.run(command)
     except CarmelError as exc:
-        raise CannotPin(f"systemd did not give {unit} its CPUs and memory nodes: {exc.message}") from exc
+        raise CannotPin(
+            f"systemd did not give {unit} its CPUs and memory nodes: {exc.message}",
+            hint="it is asked over the system bus: is dbus installed, and running?",
+        ) from exc
 
 
 async def _until_done(hierarchy: Hierarchy, unit: str, pid: int, pinning: Pinning) -> None:
