@@ -6,7 +6,6 @@ never get the same CPU. It is rebuilt when the daemon starts, from what the runn
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,8 +16,6 @@ from carmel.placement.model import Move, Placement, Refusal, Request
 from carmel.placement.occupancy import Occupancy
 from carmel.placement.placer import place
 from carmel.resources.virtualmachine import CpuPolicy
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -149,9 +146,12 @@ class Ledger:
         self._generation += 1
 
     def reserve(self, request: Request) -> Placement | Refusal:
-        """A place for a VM that is about to start; it is the VM's until ``release``."""
-        self._take_out(request.uid)
+        """A place for a VM that is about to start; it is the VM's until ``release``. One that it had is given up."""
+        had = self._take_out(request.uid)
         outcome = self._place(request)
+        if had:
+            self._generation += 1
+            self._tell_room()
         if isinstance(outcome, Refusal):
             self.refuse(request, outcome)
         return outcome
@@ -190,6 +190,10 @@ class Ledger:
         if self._take_out(uid):
             self._generation += 1
             self._tell_room()
+
+    def reconsider(self) -> None:
+        """VMs were moved, and may have left room: who waits is looked at."""
+        self._tell_room()
 
     def set_movable(self, uid: str, *, movable: bool) -> None:
         entry = self._entries.get(uid)

@@ -99,6 +99,8 @@ class Rebalancer:
                 await self._repair(work)
             self._again_at = self._clock.monotonic() + INTERVAL_SECONDS
             await self._show(host, await self._better(budget), work.done, asked)
+        if work.done:
+            self._ledger.reconsider()
         if automatic and self._unsearched():
             return max(CALM_SECONDS, self._search_at - self._clock.monotonic())
         return INTERVAL_SECONDS

@@ -117,8 +117,24 @@ def test_a_vm_that_starts_anew_does_not_lose_its_room(ledger: Ledger, told: Told
     # It has to ask again, and might get a better place; meanwhile nobody else gets this one.
     assert ledger.held(request("big0", memory_bytes=8 * GIB)) is None
     refused(ledger, request("other", memory_bytes=8 * GIB))
-    placed(ledger, request("big0", memory_bytes=8 * GIB))
+    told.looks.clear()
     assert told.changes == 0
+    placed(ledger, request("big0", memory_bytes=7 * GIB))
+    # It asked for less, and who waits is told of what is left.
+    assert told.looks == ["other"]
+
+
+def test_who_asks_for_more_than_there_is_gives_up_what_it_had(ledger: Ledger, told: Told) -> None:
+    placed(ledger, request("w", memory_bytes=8 * GIB))
+    placed(ledger, request("v", memory_bytes=4 * GIB))
+    waiting = request("other", memory_bytes=5 * GIB)
+    refused(ledger, waiting)
+    ledger.let_go("w")
+    more = request("w", memory_bytes=13 * GIB)
+    refused(ledger, more)
+    assert told.looks == ["other"]
+    assert ledger.refusal(more) is not None
+    placed(ledger, waiting)
 
 
 def test_a_vm_that_nobody_placed_lies_everywhere(ledger: Ledger) -> None:
