@@ -12,6 +12,7 @@ def deal(total: int, caps: Sequence[int], weights: Sequence[int]) -> list[int]:
     rest = total
     while rest:
         room = [index for index, cap in enumerate(caps) if shares[index] < cap]
+        assert room, f"{sum(caps)} cannot hold {total}"
         heavy = [index for index in room if weights[index]]
         scale = {index: weights[index] for index in heavy} or dict.fromkeys(room, 1)
         whole = sum(scale.values())
