@@ -119,7 +119,7 @@ def test_an_nfs_export_can_be_mounted(machine: Machine) -> None:
     machine.ssh("rpc.mountd --no-nfs-version 3 && rpc.nfsd --no-nfs-version 3 --host 127.0.0.1 1")
     machine.ssh("exportfs -o rw,fsid=0,no_root_squash,insecure 127.0.0.1:/srv/nfs")
     try:
-        machine.ssh("mount -t nfs4 127.0.0.1:/ /mnt/nfs", seconds=600)
+        machine.ssh("mount -t nfs4 -o vers=4.2,sec=sys 127.0.0.1:/ /mnt/nfs", seconds=600)
         assert machine.ssh("cat /proc/mounts | grep -c ' /mnt/nfs nfs4 '") == "1"
         machine.ssh("echo written >/mnt/nfs/there && sync && umount /mnt/nfs")
         assert machine.ssh("cat /srv/nfs/there") == "written"
