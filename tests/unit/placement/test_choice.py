@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from carmel.hardware.boards import synthetic
 from carmel.hardware.model import Hardware
+from carmel.hardware.reader import read_hardware
 from carmel.placement.defaults import default_rules
 from carmel.placement.model import GuestTopology, Placement, Rules
 from carmel.placement.moving import same_shape
 from carmel.placement.occupancy import Occupancy
 from carmel.placement.silicon import survey
 from carmel.units import GIB, MIB
+from tests.unit.hardware.recorded import SERVER, unpack
 from tests.unit.placement.machines import DEDICATED, NodeShape, filled, machine, placed, refused, request, wishes
 
 
@@ -126,6 +130,23 @@ def test_the_fewest_and_closest_nodes() -> None:
     assert 6 in nodes
     assert occupancy.silicon.distance(*nodes) == 11
     assert [len(node.vcpus) for node in wide.nodes] == [20, 20]
+
+
+def test_a_real_server(tmp_path: Path) -> None:
+    """The recorded machine: two sockets, four nodes at four distances, clusters of four."""
+    hardware = read_hardware(unpack(SERVER, tmp_path))
+    occupancy = empty(hardware, default_rules(hardware))
+    wide = placed(occupancy, request("wide", 128, 60 * GIB))
+    assert wide.topology == GuestTopology(2, 2, 32, 1)
+    assert [node.distances for node in wide.nodes] == [
+        (10, 16, 32, 33),
+        (16, 10, 25, 32),
+        (32, 25, 10, 16),
+        (33, 32, 16, 10),
+    ]
+    own = placed(occupancy, request("own", 16, policy=DEDICATED))
+    assert [cpu for (cpu,) in own.vcpus] == list(range(4, 20)), "the first cluster has the host's own core"
+    assert own.topology == GuestTopology(1, 4, 4, 1)
 
 
 def test_nodes_of_a_socket_are_clusters_to_the_guest() -> None:
