@@ -25,10 +25,11 @@ WAITING = 200
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=600, help="arrivals in each trace")
-    parser.add_argument("--seeds", type=int, default=3, help="traces for each machine and policy")
+    parser.add_argument("--events", type=int, default=300, help="arrivals in each trace")
+    parser.add_argument("--seeds", type=int, default=2, help="traces for each machine and policy")
     options = parser.parse_args()
-    print(f"Measured on {machine()} by `python -m bench.placement`.\n")
+    how = f"python -m bench.placement --events {options.events} --seeds {options.seeds}"
+    print(f"Measured on {machine()} by `{how}`.\n\n{_HOW_TO_READ}")
     for policy in CpuPolicy:
         rows = [row for name, board in BOARDS.items() for row in compared(name, board, policy, options)]
         print(table(f"{policy.value} VMs, at equal acceptance", rows, _QUALITY))
@@ -38,6 +39,20 @@ def main() -> None:
     rows = [optimum(name, board, options.events) for name, board in BOARDS.items()]
     print(table("Dedicated vCPUs of VMs on one node: Carmel, and the offline optimum for the same VMs", rows, _OPTIMUM))
 
+
+_HOW_TO_READ = """\
+Seeded traces of VMs that come and go, long-tailed in size and life and scaled to the machine, so that it fills up and
+some must be refused. Times are of CPU, not of the clock. *Equal acceptance*: all three see the same arrivals, and a
+VM stays only if all three have a place for it. Nova refuses what it cannot split evenly over nodes that have room for
+the parts, so these are arrivals that suit it. *Local* vCPUs run on the node that the memory of their guest node is
+on; local memory likewise. *Fragmentation*: how much less than all that is free, or than a whole node, one VM on one
+node could have (CPUs for dedicated VMs, memory for shared ones). Nova sees VMs of one policy only, since it keeps the
+two apart by host. First fit takes the lowest free CPUs, or floats over all, and has memory beside the CPUs that touch
+it first. Every refusal of traces of both policies, where two fifths of the VMs come with guest nodes that are given,
+goes to CP-SAT: once with nobody moved, once with moves within a host's default budget. CP-SAT may make these all at
+once: what it calls impossible is so in any order. The offline optimum knows all VMs beforehand; how far it is away is
+only told.
+"""
 
 _QUALITY = (
     "machine",

@@ -1,4 +1,4 @@
-"""What arrives at a machine and leaves it again: seeded, long-tailed in size and in life, more than it can hold."""
+"""What arrives at a machine and leaves it again: seeded, long-tailed in size and in life."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from carmel.hardware.model import Hardware
 from carmel.placement.model import GuestNodeWish, Request, Rules
 from carmel.placement.silicon import Silicon, survey
 from carmel.resources.virtualmachine import CpuPolicy
-from carmel.units import GIB, MIB
+from carmel.units import MIB
 
 BOARDS = {
     "Mt. Jade 2 x 80": "mt-jade-altra",
@@ -58,7 +58,7 @@ def trace(hardware: Hardware, policies: tuple[CpuPolicy, ...], seed: int, events
 
 
 def _life(dice: random.Random, cpus: int, policies: tuple[CpuPolicy, ...]) -> float:
-    """Long-tailed, and such that all of them together would need about a fifth more than there is."""
+    """Long-tailed, and in proportion to the machine: it fills up, and some must be refused."""
     vcpus = cpus * (OVERCOMMIT if CpuPolicy.SHARED in policies else 1)
     return float(dice.paretovariate(1.5) / 3 * vcpus * 1.2 / 5)
 
@@ -82,7 +82,3 @@ def _guest_nodes(dice: random.Random, vcpus: int, size: int) -> Iterator[GuestNo
     first = grains * dice.choice((1, 2, 3)) // 4 * MIB
     yield GuestNodeWish(tuple(range(vcpus // 2)), first, (10, 20))
     yield GuestNodeWish(tuple(range(vcpus // 2, vcpus)), size - first, (20, 10))
-
-
-def gib(size: float) -> float:
-    return size / GIB
