@@ -27,11 +27,15 @@ GUEST_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class MemoryMapping:
-    """A line of /proc/PID/numa_maps (numa(7)): pages by node; ``file`` is what is mapped, if it is one."""
+    """A line of /proc/PID/numa_maps (numa(7)): pages by node; ``file`` is what is mapped, if anything.
+
+    ``is_stack``: it is the stack of the first thread.
+    """
 
     policy: str
     pages: Mapping[int, int]
     file: str
+    is_stack: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,16 @@ class Process:
 
     @property
     def nodes(self) -> frozenset[int]:
-        """Where the process's own pages are. Files are the machine's: who reads them first decides where they lie."""
-        return frozenset(node for mapping in self.mappings if not mapping.file for node in mapping.pages)
+        """Where the process's own pages are.
+
+        Files are the machine's: who reads them first decides where they lie. And of the first stack, which the kernel
+        makes while it starts a program, one page has been seen elsewhere: that one is left out.
+        """
+        own = [mapping for mapping in self.mappings if not mapping.file]
+        stray = {node for mapping in own if mapping.is_stack for node, count in mapping.pages.items() if count == 1}
+        home = {node for mapping in own if not mapping.is_stack for node in mapping.pages}
+        on_stack = {node for mapping in own if mapping.is_stack for node in mapping.pages}
+        return frozenset(home | (on_stack - stray))
 
 
 class LabMachine(Api):
@@ -130,7 +142,7 @@ def _read_process(text: str) -> Process:
 def _read_mapping(words: list[str]) -> MemoryMapping:
     fields = dict(word.partition("=")[::2] for word in words[2:])
     pages = {int(key[1:]): int(value) for key, value in fields.items() if re.fullmatch(r"N\d+", key)}
-    return MemoryMapping(words[1], pages, fields.get("file", ""))
+    return MemoryMapping(words[1], pages, fields.get("file", ""), "stack" in fields)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,7 @@ The seed (cloud-init's NoCloud) names the host; user data that is a script is ru
 how the host gets its keys. A disk that is called ``state`` (its serial number) keeps the state directory; without one
 that lies in memory.
 
-One initramfs that is not compressed, for measured reasons (see docs/labs.md): unpacking any compression costs the
-emulated CPU more than copying does.
+One initramfs that is not compressed: docs/decisions/0008-lab-initramfs.md has the measurement.
 """
 
 from __future__ import annotations
