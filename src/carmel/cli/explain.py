@@ -1,4 +1,4 @@
-"""``carmel explain``: what fields mean, from the server's OpenAPI documents."""
+"""``carmel explain``: what fields mean, from the server's OpenAPI documents; of a port, what its firewall decides."""
 
 from __future__ import annotations
 
@@ -22,16 +22,34 @@ _REFERENCE = "#/components/schemas/"
 
 @click.command()
 @click.argument("path", metavar="KIND[.FIELD]...", shell_complete=complete_words)
+@click.argument("name", metavar="[NAME]", required=False)
 @click.option("--recursive", is_flag=True, help="All fields below, without their descriptions.")
+@click.option("--from", "source", metavar="ADDRESS:PORT/PROTOCOL", help="Of a port: who connects, to which port of it.")
+@click.option("--to", "target", metavar="ADDRESS:PORT/PROTOCOL", help="Of a port: where it connects to.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="For a port.")
 @with_session
-def explain(session: Session, *, path: str, recursive: bool) -> None:
-    """Show what the fields of a kind mean.
+def explain(
+    session: Session,
+    *,
+    path: str,
+    name: str | None,
+    recursive: bool,
+    source: str | None,
+    target: str | None,
+    output: str,
+) -> None:
+    """Show what the fields of a kind mean, or which firewall rule decides about a connection of a port.
 
     \b
     carmel explain vm
     carmel explain vm.spec.disks
     carmel explain vm.spec --recursive
+    carmel explain port web-0 --from 10.0.0.7:443/tcp
+    carmel explain port web-0 --to 10.0.0.7:53/udp
     """
+    if name is not None or source is not None or target is not None:
+        _about_port(session, path, name, source, target, output)
+        return
     word, *fields = path.split(".")
     kind = session.client.kind(word)
     schemas = Schemas(_document(session, kind))
@@ -53,6 +71,19 @@ def explain(session: Session, *, path: str, recursive: bool) -> None:
         click.echo("\nFIELDS:")
         for line in _tree(schemas, schema, 1) if recursive else _fields(schemas, schema):
             click.echo(line)
+
+
+def _about_port(
+    session: Session, path: str, name: str | None, source: str | None, target: str | None, output: str
+) -> None:
+    # Only here: all other commands start without the firewall's compiler.
+    from carmel.cli.explain_port import explain_port
+
+    if name is None or session.client.kind(path).plural != "ports":
+        raise click.UsageError(
+            "only what a port lets through is explained by name: `port NAME --from ADDRESS:PORT/tcp`"
+        )
+    explain_port(session, name, source, target, output)
 
 
 def _document(session: Session, kind: ResourceType) -> JsonObject:

@@ -41,6 +41,9 @@ def _network(value: str) -> str:
         ipaddress.ip_network(value)
     except ValueError as exc:
         raise ValueError(f"must be a network such as 10.0.0.0/8 or fd00::/8: {exc}") from None
+    address, _, length = value.partition("/")
+    if not length.isdecimal() or "%" in address:
+        raise ValueError("must be a network such as 10.0.0.0/8 or fd00::/8: an address, a slash and a length")
     return value
 
 
@@ -113,7 +116,8 @@ class FirewallPolicySpec(Model):
 
 
 class RuleCounter(Model):
-    """What a rule decided since it was loaded. ``rule``: ``ingress[0]``, or its name."""
+    """What a rule decided since it was loaded: of what it allows the first packet of each connection (and one more after
+    each change of rules), of what it denies each packet. ``rule``: ``ingress[0]``, or its name."""
 
     direction: Direction
     rule: str

@@ -13,7 +13,7 @@ from carmel.network.firewall.compile import (
     refused_policy,
 )
 from carmel.network.firewall.dataplane import FirewallDataPlane
-from carmel.network.firewall.decide import decide
+from carmel.network.firewall.deciding import decide
 from carmel.network.firewall.model import (
     Connection,
     Count,

@@ -94,7 +94,7 @@ def compile_policy(ref: PolicyRef, spec: FirewallPolicySpec) -> CompiledPolicy:
         sets.update((one.name, one) for one in named)
         lookups, deciding = arrange(matches)
         chains[direction] = Chain(ref, direction, lookups)
-        idle += [one for one in _references(ref, direction, rules) if one not in deciding]
+        idle += [one for one in _references(ref, direction, rules) if one.position not in deciding]
     return CompiledPolicy(ref, spec, chains, tuple(sets.values()), tuple(idle))
 
 

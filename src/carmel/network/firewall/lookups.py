@@ -54,19 +54,19 @@ class Lookup:
     entries: Mapping[Key, Outcome]
 
 
-def arrange(matches: list[tuple[Match, Outcome]]) -> tuple[tuple[Lookup, ...], frozenset[RuleRef]]:
-    """The lookups to make one after another, the first hit decides; and the rules that can decide something.
+def arrange(matches: list[tuple[Match, Outcome]]) -> tuple[tuple[Lookup, ...], frozenset[int]]:
+    """The lookups to make one after another, the first hit decides; and the positions of rules that can decide.
 
     A rule is missing among the latter if each of its matches lies within one of an earlier rule.
     """
     tables: list[_Table] = []
     last_of_shape: dict[Shape, int] = {}
-    deciding = set()
+    deciding = set[int]()
     for match, outcome in matches:
         shape, key = _placed(match)
         if _is_covered(tables, match):
             continue
-        deciding.add(outcome.rule)
+        deciding.add(outcome.rule.position)
         start = 0
         for index in range(len(tables) - 1, -1, -1):
             table = tables[index]

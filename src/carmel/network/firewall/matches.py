@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -107,7 +108,7 @@ def _peers(peers: list[FirewallPeer], namespace: str) -> tuple[list[Peer], tuple
     sets: list[PeerSet] = []
     blocks = [one.ip_block for one in peers if one.ip_block is not None]
     if len(blocks) <= MAX_PREFIXES and not any(block.except_ for block in blocks):
-        found += [prefix_of(ipaddress.ip_network(block.cidr)) for block in blocks]
+        found += [prefix_of(block.cidr) for block in blocks]
     else:
         sets.append(AddressBlocks(_without_overlaps(blocks)))
     sets += [SelectedVms(namespace, one.vm_selector, one.namespace_selector) for one in peers if one.ip_block is None]
@@ -115,8 +116,12 @@ def _peers(peers: list[FirewallPeer], namespace: str) -> tuple[list[Peer], tuple
     return found, tuple(sets)
 
 
-def prefix_of(network: Network) -> Prefix:
-    return Prefix(network.version, network.prefixlen, int(network.network_address))
+def prefix_of(cidr: str) -> Prefix:
+    """``cidr`` as the API has checked it. Not by ipaddress, which is ten times as slow: there may be ten thousand."""
+    text, _, length = cidr.partition("/")
+    version, family = (6, socket.AF_INET6) if ":" in text else (4, socket.AF_INET)
+    bits = int.from_bytes(socket.inet_pton(family, text))
+    return Prefix(version, int(length) if length else (32 if version == 4 else 128), bits)
 
 
 def _without_overlaps(blocks: list[IpBlock]) -> tuple[Network, ...]:

@@ -37,18 +37,17 @@ class PortKey(NamedTuple):
         return f"{self.namespace}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class RuleRef:
+class RuleRef(NamedTuple):
     """One rule of a policy. ``label`` is its name, or its place in the policy (``ingress[0]``)."""
 
     policy: PolicyRef
     direction: Direction
-    index: int
+    position: int
     name: str | None
 
     @property
     def place(self) -> str:
-        return f"{self.direction.value.lower()}[{self.index}]"
+        return f"{self.direction.value.lower()}[{self.position}]"
 
     @property
     def label(self) -> str:

@@ -1,0 +1,61 @@
+"""A firewall that keeps what it is given, and counts what it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from carmel.errors import CarmelError
+from carmel.network.firewall import Connection, Count, Decision, PortBinding, PortKey, RuleRef, Ruleset, decide
+from carmel.resources.firewallpolicy import Direction
+
+
+class FakeFirewall:
+    """``FirewallDataPlane`` without a kernel. ``broken`` is what each load fails with."""
+
+    def __init__(self) -> None:
+        self.loaded: Ruleset | None = None
+        self.loads = 0
+        self.broken: CarmelError | None = None
+        self._counts: dict[RuleRef, Count] = {}
+        self._changed = asyncio.Condition()
+
+    async def load(self, ruleset: Ruleset) -> None:
+        if self.broken is not None:
+            raise self.broken
+        if ruleset != self.loaded:
+            self.loads += 1
+        self.loaded = ruleset
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def until(self, holds: Callable[[], bool], seconds: float = 20) -> None:
+        """Wait for a load after which ``holds``."""
+        async with asyncio.timeout(seconds), self._changed:
+            await self._changed.wait_for(holds)
+
+    async def counters(self) -> Mapping[RuleRef, Count]:
+        return dict(self._counts)
+
+    async def remove(self) -> None:
+        self.loaded = None
+        self._counts.clear()
+
+    def connect(self, port: PortKey, direction: Direction, connection: Connection, size: int = 60) -> Decision:
+        """One packet that begins a connection."""
+        assert self.loaded is not None
+        decision = decide(self.loaded, port, direction, connection)
+        if decision.rule is not None:
+            before = self._counts.get(decision.rule, Count(0, 0))
+            self._counts[decision.rule] = Count(before.packets + 1, before.bytes + size)
+        return decision
+
+
+class FakePorts:
+    """A ``PortSource`` that is told what there is."""
+
+    def __init__(self, *ports: PortBinding) -> None:
+        self.ports = list(ports)
+
+    def bindings(self) -> list[PortBinding]:
+        return list(self.ports)

@@ -1,0 +1,188 @@
+"""Policies, VMs, namespaces and ports become one ruleset; statuses say what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carmel.controllers.firewall import FirewallController
+from carmel.controllers.runtime import Runtime
+from carmel.errors import Refused
+from carmel.network.firewall import Connection, Decision, PortBinding, PortKey, Why
+from carmel.resources.base import JsonObject
+from carmel.resources.core import NAMESPACE
+from carmel.resources.firewallpolicy import FIREWALL_POLICY, Action, Direction
+from carmel.resources.registry import KINDS
+from carmel.resources.virtualmachine import VIRTUAL_MACHINE
+from carmel.store.protocol import Store
+from carmel.store.sqlite import SqliteStore
+from tests.fakes.firewall import FakeFirewall, FakePorts
+
+WEB = PortKey("default", "web-0")
+CLIENT = ipaddress.ip_address("10.0.0.7")
+
+
+@dataclass
+class Host:
+    store: Store
+    runtime: Runtime
+    firewall: FakeFirewall
+    ports: FakePorts
+    controller: FirewallController
+
+    async def apply(self, name: str, **spec: Any) -> None:
+        await self.store.create(
+            FIREWALL_POLICY,
+            {
+                "apiVersion": FIREWALL_POLICY.api_version,
+                "kind": "FirewallPolicy",
+                "metadata": {"name": name, "namespace": "default"},
+                "spec": spec,
+            },
+        )
+
+    async def settled(self, name: str, holds: Callable[[JsonObject], bool]) -> JsonObject:
+        """The policy, once its status is as it should be."""
+        async with asyncio.timeout(20), self.store.watch(FIREWALL_POLICY, send_initial=True) as events:
+            async for event in events:
+                if event.object is not None and event.object.name == name:
+                    found = event.object.json()
+                    if found.get("status") and holds(found["status"]):
+                        return found
+        raise AssertionError("the watch ended")
+
+    def asks(self, port: int, peer: Any = CLIENT) -> Decision:
+        return self.firewall.connect(WEB, Direction.INGRESS, Connection(peer, 6, port))
+
+
+def port(name: str, address: str, labels: dict[str, str], interface: str | None) -> PortBinding:
+    return PortBinding(PortKey("default", name), name, labels, (ipaddress.ip_address(address),), interface)
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    # With the kind, whether or not the daemon of this version serves it.
+    store = await SqliteStore.open(tmp_path / "store.sqlite", kinds=(*{*KINDS, FIREWALL_POLICY},))
+    try:
+        await store.create(NAMESPACE, {"metadata": {"name": "default"}})
+        await store.create(
+            NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab", "labels": {"env": "lab"}}}
+        )
+        await store.create(
+            VIRTUAL_MACHINE,
+            {
+                "apiVersion": VIRTUAL_MACHINE.api_version,
+                "kind": "VirtualMachine",
+                "metadata": {"name": "web", "namespace": "default", "labels": {"app": "web"}},
+                "spec": {},
+            },
+        )
+        runtime = Runtime(store, "test")
+        firewall, ports = FakeFirewall(), FakePorts(port("web-0", "10.0.0.1", {"app": "web"}, "cmp0"))
+        controller = FirewallController(runtime, firewall, ports)
+        await runtime.start()
+        yield Host(store, runtime, firewall, ports, controller)
+        await runtime.stop()
+    finally:
+        await store.close()
+
+
+def truth(status: JsonObject) -> dict[str, tuple[str, str]]:
+    return {one["type"]: (one["status"], one["reason"]) for one in status.get("conditions") or []}
+
+
+def message(policy: JsonObject, type_: str) -> str:
+    return str(next(one["message"] for one in policy["status"]["conditions"] if one["type"] == type_))
+
+
+async def test_a_policy_is_loaded_and_says_so(host: Host) -> None:
+    await host.apply("web", vmSelector={"matchLabels": {"app": "web"}}, ingress=[{"ports": [{"port": 443}]}])
+    status = (await host.settled("web", lambda one: truth(one).get("Ready") == ("True", "Loaded")))["status"]
+    assert truth(status)["Effective"] == ("True", "InForce")
+    assert truth(status)["Consistent"] == ("True", "EveryRuleDecides")
+    assert (status["selectedVMs"], status["ports"], status["rules"]) == (1, 1, 1)
+    assert host.asks(443).action is Action.ALLOW
+    assert host.asks(80).why is Why.ISOLATED
+
+
+async def test_counters_are_shown(host: Host) -> None:
+    await host.apply("web", ingress=[{"name": "https", "ports": [{"port": 443}]}])
+    await host.settled("web", lambda one: one.get("ports") == 1)
+    host.asks(443)
+    host.asks(443)
+    host.controller.ports_changed()
+    status = (await host.settled("web", lambda one: one.get("counters")))["status"]
+    assert status["counters"] == [{"direction": "Ingress", "rule": "https", "packets": 2, "bytes": 120}]
+
+
+async def test_a_deleted_policy_is_unloaded(host: Host) -> None:
+    await host.apply("web", ingress=[])
+    await host.settled("web", lambda one: one.get("ports") == 1)
+    assert host.asks(80).action is Action.DENY
+    await host.store.delete(FIREWALL_POLICY, "default", "web")
+    await host.firewall.until(lambda: host.asks(80).why is Why.OPEN)
+
+
+async def test_a_vm_that_comes_changes_what_its_peers_may(host: Host) -> None:
+    await host.apply("web", ingress=[{"peers": [{"vmSelector": {"matchLabels": {"app": "proxy"}}}]}])
+    await host.settled("web", lambda one: one.get("ports") == 1)
+    assert host.asks(80).action is Action.DENY
+    host.ports.ports.append(port("proxy-0", str(CLIENT), {"app": "proxy"}, None))
+    host.controller.ports_changed()
+    await host.firewall.until(lambda: host.asks(80).action is Action.ALLOW)
+
+
+async def test_nothing_is_loaded_where_there_is_no_port(host: Host) -> None:
+    host.ports.ports.clear()
+    await host.apply("web", ingress=[])
+    policy = await host.settled("web", lambda one: bool(truth(one)))
+    assert truth(policy["status"])["Ready"] == ("True", "NothingToLoad")
+    assert truth(policy["status"])["Effective"] == ("False", "NoPortHere")
+    assert host.firewall.loaded is None
+    await host.controller.prepare()
+    assert host.firewall.loaded is not None
+
+
+async def test_a_policy_for_nobody_and_rules_that_never_decide_are_shown(host: Host) -> None:
+    await host.apply(
+        "odd",
+        vmSelector={"matchLabels": {"app": "none"}},
+        ingress=[
+            {"action": "Deny", "peers": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
+            {"name": "office", "peers": [{"ipBlock": {"cidr": "10.1.0.0/16"}}], "ports": [{"port": 22}]},
+        ],
+    )
+    policy = await host.settled("odd", lambda one: "Consistent" in truth(one))
+    assert truth(policy["status"])["Effective"] == ("False", "SelectsNothing")
+    assert truth(policy["status"])["Consistent"] == ("False", "RuleNeverDecides")
+    assert "ingress[1] (office)" in message(policy, "Consistent")
+    assert truth(policy["status"])["Ready"][0] == "True"
+
+
+async def test_too_many_rules_close_instead_of_opening(host: Host) -> None:
+    ports = [{"port": number} for number in range(1, 1025)]
+    for number in range(3):
+        others = [{"ipBlock": {"cidr": f"10.{number}.{rule}.0/24"}} for rule in range(24)]
+        rules = [{"peers": others[4 * rule : 4 * rule + 4], "ports": ports} for rule in range(6)]
+        await host.apply(f"huge-{number}", ingress=rules)
+    policy = await host.settled("huge-2", lambda one: truth(one).get("Ready", ("", ""))[0] == "False")
+    assert truth(policy["status"])["Ready"] == ("False", "TooManyRules")
+    assert "65,536" in message(policy, "Ready")
+    assert "get nothing through" in message(policy, "Ready")
+    assert host.asks(80).why is Why.REFUSED
+
+
+async def test_a_firewall_that_cannot_load_is_shown_on_each_policy(host: Host) -> None:
+    host.firewall.broken = Refused("this kernel cannot", code="NoBridgeTracking", hint="use another")
+    await host.apply("web", ingress=[])
+    policy = await host.settled("web", lambda one: truth(one).get("Ready", ("", ""))[0] == "False")
+    assert truth(policy["status"])["Ready"] == ("False", "NoBridgeTracking")
+    assert message(policy, "Ready") == "this kernel cannot. Use another."
+    with pytest.raises(Refused):
+        await host.controller.prepare()
