@@ -68,11 +68,23 @@ def _for_any_place(occupancy: Occupancy, request: Request, budget: Budget) -> Pa
     def fits(then: Occupancy) -> bool:
         return possible(then, request)
 
+    found = Search(occupancy, fits, budget, missing=lambda then: _missing(then, request)).descend()
+    if found is not None:
+        return found
     for node in occupancy.silicon.nodes if len(request.guest_nodes) == 1 else ():
         found = Search(occupancy, fits, budget, source=node).run()
         if found is not None:
             return found
     return Search(occupancy, fits, budget).run()
+
+
+def _missing(occupancy: Occupancy, request: Request) -> int:
+    """What a VM lacks to fit, as a number to make smaller: vCPUs, then bytes of its largest guest node."""
+    found = rooms(occupancy, request)
+    if not found.kinds:
+        return (request.vcpus - found.most_cpus) * GIB
+    largest = max((wish.memory_bytes for wish in request.guest_nodes), default=0)
+    return largest - max(found.memory.values())
 
 
 def _for_one_node(occupancy: Occupancy, request: Request, budget: Budget) -> Path | None:

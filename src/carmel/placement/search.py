@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from carmel.placement.occupancy import Occupancy
 
 MOST_STATES = 4000
 """How many states one search looks at: a second or so of a small machine's time."""
+
+BEAM = 4
 
 Path = tuple[Step, ...]
 
@@ -29,6 +32,8 @@ class Search:
     staying: frozenset[str] = frozenset()
     exhausted: bool = False
     """It ended because it had looked at ``MOST_STATES``, not because there were no more."""
+    missing: Callable[[Occupancy], int] | None = None
+    """How far from the goal: what ``descend`` follows."""
     _states: int = 0
     _alike: dict[str, tuple[object, ...]] = field(default_factory=dict)
     _seen: dict[object, list[tuple[int, int]]] = field(default_factory=dict)
@@ -41,6 +46,29 @@ class Search:
             if found is not None or self.exhausted or len(self._seen) == reached:
                 return found
             reached = len(self._seen)
+        return None
+
+    def descend(self) -> Path | None:
+        """The few most promising states of each depth only: finds what a large machine has too many ways for."""
+        assert self.missing is not None
+        self._seen = {}
+        beam: list[tuple[Occupancy, int, Path]] = [(self.start, self.budget.memory_bytes, ())]
+        for depth in range(self.budget.moves, 0, -1):
+            found: list[tuple[int, int, int, tuple[Occupancy, int, Path]]] = []
+            for occupancy, memory, path in beam:
+                for step in self._steps(occupancy, memory, path[-1].uid if path else None):
+                    longer = (*path, step)
+                    if not self._new(longer, depth, memory - step.bytes):
+                        continue
+                    then = after(occupancy, step)
+                    if self.goal(then):
+                        return longer
+                    state = (then, memory - step.bytes, longer)
+                    found.append((self.missing(then), step.bytes - memory, len(found), state))
+            beam = [state for *_, state in heapq.nsmallest(BEAM, found)]
+            self._states += len(found)
+            if not beam or self._states >= MOST_STATES:
+                break
         return None
 
     def _deeper(self, occupancy: Occupancy, depth: int, memory: int, path: Path) -> Path | None:
