@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from carmel.cli.images import await_image, find_image, image_kind, make_image, taken_back_on_failure
 from carmel.cli.lab_keys import Keys, make_keys
 from carmel.cli.lab_profiles import LAB_LABEL, SIZE_LABEL, Profile
-from carmel.cli.power import VM_KIND
+from carmel.cli.power import VM_KIND, plan_start
 from carmel.cli.progress import Progress
 from carmel.cli.session import Session
 from carmel.cli.waiting import power_goal, wait_for
@@ -41,8 +41,7 @@ def bring_up(session: Session, profile: Profile, seconds: float, progress: Progr
         authority, token = keys.authority, keys.token
     else:
         authority, token = _known_keys(profile.vm_name)
-        start = {"spec": {"powerState": "PoweredOn"}}
-        session.client.patch(kind, session.namespace, profile.vm_name, start)
+        session.client.patch(kind, session.namespace, profile.vm_name, {"spec": plan_start(vm).spec})
     progress.step(f"starting {profile.vm_name}")
     running = wait_for(
         session.client, kind, session.namespace, profile.vm_name, _RUNNING, seconds=_left(deadline, profile)

@@ -58,7 +58,7 @@ def start(session: Session, **options: Any) -> None:
     \b
     carmel start web
     """
-    _change_all(session, _plan_start, **options)
+    _change_all(session, plan_start, **options)
 
 
 @click.command()
@@ -140,7 +140,7 @@ def _running_only(vm: JsonObject, change: Change) -> Change:
     return change
 
 
-def _plan_start(vm: JsonObject) -> Change:
+def plan_start(vm: JsonObject) -> Change:
     """A VM that should run but has ended is not started by a wish it already has: that takes a new request."""
     ended = dig(vm, "spec", "powerState") == "PoweredOn" and dig(vm, "status", "powerState") == "PoweredOff"
     more = {"restartRequestedAt": now()} if ended else {}
