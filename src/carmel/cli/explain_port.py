@@ -35,7 +35,7 @@ from carmel.resources.firewallpolicy import Action, Direction, FirewallPolicySpe
 from carmel.resources.port import Port
 
 _OTHER_SIDE = re.compile(
-    r"(?:\[(?P<six>[^\]]+)\]|(?P<plain>[^/\[\]]+?))(?::(?P<port>\d{1,5}))?(?:/(?P<protocol>[a-z]+))?"
+    r"(?:\[(?P<six>[^\]]+)\]|(?P<plain>[^/\[\]:]+))(?::(?P<port>\d{1,5}))?(?:/(?P<protocol>[a-z]+))?"
 )
 _NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 

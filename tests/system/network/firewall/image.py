@@ -21,7 +21,7 @@ from carmel.storage.build.recipe import Recipe
 # Not /bin/ip: that is busybox's, which has no veth.
 _PROGRAMS = {"usr/sbin/nft": "usr/sbin/nft", "bin/ip": "opt/ip"}
 _MODULES = (
-    "bridge", "veth", "nf_tables", "nft_ct", "nft_log", "nft_limit", "nft_meta_bridge", "nf_conntrack_bridge", "nf_conntrack",
+    "bridge", "veth", "nf_tables", "nft_ct", "nft_log", "nft_limit", "nft_meta_bridge", "nf_conntrack_bridge",
     "nf_log_syslog",
 )  # fmt: skip
 _WEEK_SECONDS = 7 * 24 * 3600

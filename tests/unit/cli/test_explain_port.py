@@ -1,0 +1,113 @@
+"""``carmel explain port``: which rule decides, from what the API says."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+from carmel.cli.explain_port import explain_port, parse_other_side
+from carmel.cli.session import Session
+from carmel.errors import NotFound
+
+
+def obj(name: str, namespace: str | None = "default", **rest: Any) -> dict[str, Any]:
+    labels = rest.pop("labels", {})
+    return {"metadata": {"name": name, "namespace": namespace, "labels": labels}, **rest}
+
+
+def port(name: str, vm: str, address: str) -> dict[str, Any]:
+    spec = {"networkRef": {"name": "lan"}, "vmRef": {"name": vm}, "nic": "eth0", "mac": "52:54:00:00:00:01"}
+    return obj(name, spec=spec, status={"dataPlane": "Host", "interface": f"cmp{vm}", "addresses": [address]})
+
+
+class Api:
+    """What the command asks of a client."""
+
+    def __init__(self, **objects: list[dict[str, Any]]) -> None:
+        self._objects = objects
+
+    def kind(self, word: str) -> SimpleNamespace:
+        return SimpleNamespace(plural=word)
+
+    def get(self, kind: SimpleNamespace, namespace: str, name: str) -> dict[str, Any]:
+        for one in self._objects[kind.plural]:
+            if (one["metadata"]["namespace"], one["metadata"]["name"]) == (namespace, name):
+                return one
+        raise NotFound(f"there is no {kind.plural} {name}")
+
+    def list(self, kind: SimpleNamespace, _selection: object) -> dict[str, Any]:
+        return {"items": self._objects[kind.plural]}
+
+
+@pytest.fixture
+def session() -> Session:
+    web = {
+        "vmSelector": {"matchLabels": {"app": "web"}},
+        "priority": 20,
+        "ingress": [
+            {"name": "no-labs", "action": "Deny", "peers": [{"ipBlock": {"cidr": "10.0.0.0/28"}}]},
+            {"peers": [{"vmSelector": {"matchLabels": {"app": "db"}}}], "ports": [{"port": 443}]},
+        ],
+    }
+    api = Api(
+        ports=[port("web-0", "web", "10.1.0.1"), port("db-0", "db", "10.1.0.2")],
+        virtualmachines=[obj("web", labels={"app": "web"}), obj("db", labels={"app": "db"})],
+        namespaces=[obj("default", None)],
+        firewallpolicies=[obj("web", spec=web), obj("audit", spec={"priority": 5, "ingress": []})],
+    )
+    return Session(api, "default")  # type: ignore[arg-type]
+
+
+def said(capsys: pytest.CaptureFixture[str], session: Session, name: str, **asked: str) -> list[str]:
+    explain_port(session, name, asked.get("source"), asked.get("target"), asked.get("output", "text"))
+    return capsys.readouterr().out.splitlines()
+
+
+def test_it_names_the_rule_that_decides(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, session, "web-0", source="10.0.0.7:443/tcp") == [
+        "Denied: ingress of port default/web-0 from 10.0.0.7:443/tcp",
+        "because ingress[0] (no-labs) of policy default/web (priority 20) says Deny",
+        "policies in the order in which they are asked: default/audit (priority 5), default/web (priority 20)",
+    ]
+    assert said(capsys, session, "web-0", source="10.1.0.2:443")[:2] == [
+        "Allowed: ingress of port default/web-0 from 10.1.0.2:443",
+        "because ingress[1] of policy default/web (priority 20) says Allow",
+    ]
+
+
+def test_it_says_when_no_rule_or_no_policy_decides(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, session, "db-0", source="[fd00::1]:53/udp") == [
+        "Denied: ingress of port default/db-0 from [fd00::1]:53/udp",
+        "because no rule allows it, and its VM is selected for ingress by default/audit",
+    ]
+    assert said(capsys, session, "web-0", target="10.0.0.7/icmp") == [
+        "Allowed: egress of port default/web-0 to 10.0.0.7/icmp",
+        "because no policy selects its VM for egress: everything passes",
+    ]
+
+
+def test_it_prints_json(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads("\n".join(said(capsys, session, "web-0", source="10.0.0.7:443/tcp", output="json")))
+    assert found == {
+        "action": "Deny",
+        "reason": "Rule",
+        "policies": ["default/audit", "default/web"],
+        "policy": "default/web",
+        "rule": "ingress[0]",
+        "name": "no-labs",
+    }
+
+
+def test_what_it_does_not_understand(session: Session) -> None:
+    with pytest.raises(NotFound):
+        explain_port(session, "nobody", "10.0.0.7:443/tcp", None, "text")
+    for source, target in ((None, None), ("10.0.0.7:1/tcp", "10.0.0.7:1/tcp")):
+        with pytest.raises(click.UsageError):
+            explain_port(session, "web-0", source, target, "text")
+    for text in ("", "web:443", "10.0.0.7", "10.0.0.7:0/tcp", "10.0.0.7:65536", "10.0.0.7:1/icmp", "fd00::1:80", "1/x"):
+        with pytest.raises(click.UsageError):
+            parse_other_side(text)
