@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import time
 from ipaddress import ip_address
@@ -25,6 +26,7 @@ _RUNNING = power_goal("running", "PoweredOn")
 _PAUSE_SECONDS = 0.5
 _ANSWER_SECONDS = 10.0
 LOOPBACK = "127.0.0.1"
+_AUTHORITY, _TOKEN = "ca.crt", "token"
 
 
 def bring_up(session: Session, profile: Profile, seconds: float, progress: Progress) -> JsonObject:
@@ -40,7 +42,7 @@ def bring_up(session: Session, profile: Profile, seconds: float, progress: Progr
         vm, keys = _make(session, kind, profile, deadline, progress)
         authority, token = keys.authority, keys.token
     else:
-        authority, token = _known_keys(profile.vm_name)
+        authority, token = _known_keys(session, profile)
         session.client.patch(kind, session.namespace, profile.vm_name, {"spec": plan_start(vm).spec})
     progress.step(f"starting {profile.vm_name}")
     running = wait_for(
@@ -83,18 +85,24 @@ def _existing(session: Session, kind: ResourceType, profile: Profile) -> JsonObj
     return vm
 
 
-def _known_keys(name: str) -> tuple[str, str]:
+def _known_keys(session: Session, profile: Profile) -> tuple[str, str]:
+    """Authority and token of a machine that is there: out of its context, or of its Secret if that was lost."""
+    with contextlib.suppress(NotFound):
+        endpoint = choose_context(profile.vm_name).endpoint
+        if isinstance(endpoint, HttpsEndpoint) and endpoint.ca and endpoint.token:
+            return endpoint.ca, endpoint.token
     try:
-        endpoint = choose_context(name).endpoint
-    except NotFound:
-        endpoint = None
-    if isinstance(endpoint, HttpsEndpoint) and endpoint.ca and endpoint.token:
-        return endpoint.ca, endpoint.token
-    raise NotFound(
-        f"{name} is there, but its keys are not: somebody else made it, or its context was removed",
-        code="ContextNotFound",
-        hint="`carmel lab down` removes the machine, then `carmel lab up` makes a new one",
-    )
+        secret = session.client.get(
+            session.client.discovery.find_kind("v1", "Secret"), session.namespace, profile.secret[0]
+        )
+        authority, token = (base64.b64decode(secret["data"][key]).decode() for key in (_AUTHORITY, _TOKEN))
+    except (NotFound, KeyError, ValueError) as exc:
+        raise NotFound(
+            f"{profile.vm_name} is there, but its keys are not",
+            code="KeysNotFound",
+            hint="`carmel lab down` removes the machine, then `carmel lab up` makes a new one",
+        ) from exc
+    return authority, token
 
 
 def _make(
@@ -128,7 +136,7 @@ def _put_secret(session: Session, kind: ResourceType, profile: Profile, keys: Ke
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": name, "labels": {LAB_LABEL: profile.name}},
-        "stringData": {key: keys.script()},
+        "stringData": {key: keys.script(), _AUTHORITY: keys.authority, _TOKEN: keys.token},
     }
     return session.client.create(kind, session.namespace, secret)
 

@@ -96,12 +96,17 @@ def test_labs_are_made_near_by_only(lone: Carmel, home: Path) -> None:
     assert (refused.status, "labs are made on this machine" in refused.err) == (5, True)
 
 
-def test_a_machine_whose_keys_are_lost_is_told_so(carmel: Carmel) -> None:
+def test_a_machine_whose_keys_are_lost_is_told_so(carmel: Carmel, home: Path) -> None:
     labels = ["-l", f"{LAB_LABEL}=xavier", "-l", f"{SIZE_LABEL}={MICRO}"]
     assert carmel("run", "micro", "--name", "orphan", *labels).status == 0
     refused = carmel("lab", "up", "xavier", "--name", "orphan")
     assert (refused.status, "its keys are not" in refused.err) == (3, True)
     assert "orphan" in carmel("lab", "list").out
+    # Its Secret has them too, should the context be lost.
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "orphan-keys"}}
+    (home / "secret.json").write_text(json.dumps(secret | {"stringData": {"ca.crt": "PEM", "token": "t"}}))
+    assert carmel("create", "-f", str(home / "secret.json")).status == 0
+    assert "no port of this machine leads" in carmel("lab", "up", "xavier", "--name", "orphan").err
     assert "--force deletes" in carmel("lab", "down", "xavier", "--name", "orphan").err
     assert carmel("lab", "down", "xavier", "--name", "orphan", "--force").status == 0
     assert carmel("get", "vm", "orphan").status == 3
