@@ -13,9 +13,10 @@ from carmel.placement.moving import Step, after, alike, steps
 from carmel.placement.occupancy import Occupancy
 
 MOST_STATES = 4000
-"""How many states one search looks at: a second or so of a small machine's time."""
+"""How many states one search looks at: a second or less."""
 
 BEAM = 4
+"""How many states of a depth ``descend`` goes on from."""
 
 Path = tuple[Step, ...]
 
