@@ -127,7 +127,7 @@ def _keeps_out(hardware: Hardware, given_rules: Rules, answer: Placement) -> Non
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_refuses_only_what_is_impossible_and_never_breaks_a_limit(data: st.DataObject) -> None:
     hardware = data.draw(machines())
     given_rules = data.draw(rules(hardware))
