@@ -18,8 +18,8 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from carmel.errors import CarmelError, InternalError, Refused, Unavailable
-from carmel.run import Command, Limits, ProgramFailed, TimedOut
+from carmel.errors import CarmelError, InternalError, Refused, TimedOut, Unavailable
+from carmel.run import Command, Limits, ProgramFailed
 from carmel.storage.build.context import BuildContext
 from carmel.storage.build.files import in_thread, locked
 from carmel.units import MIB
