@@ -1,0 +1,211 @@
+"""``DataPlane`` by this machine's kernel: keeps what is wanted, and brings the kernel there by plans.
+
+Every call changes what is wanted and settles: looks at the kernel, plans, applies. So a call that was cut short is made
+good by the next one, and settling what is settled does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from pathlib import Path
+
+from carmel.errors import CarmelError, NotFound, Refused
+from carmel.network.dataplane import Address, NetworkPlan, PortCount, PortHandles, PortPlan
+from carmel.network.host import guard
+from carmel.network.host.check import check_network, check_port
+from carmel.network.host.dnsmasq import Dnsmasq, dhcp_plan
+from carmel.network.host.nat import nat_script
+from carmel.network.host.netlink import Netlink
+from carmel.network.host.nft import Nft
+from carmel.network.host.plan import bridge_of, plan, removals
+from carmel.network.host.steps import MakeBridge, Remove
+from carmel.network.host.takeover import Takeovers
+from carmel.network.names import GUARD_TABLE, NAT_TABLE
+from carmel.run import Runner
+
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_MOST_QUEUES = 16
+
+
+class HostDataPlane:
+    """``runtime`` and ``state`` are directories of its own; ``namespace`` is the network namespace that it works in,
+    this process' own if it is absent."""
+
+    def __init__(self, runner: Runner, runtime: Path, state: Path, *, namespace: Path | None = None) -> None:
+        self._netlink = Netlink(namespace)
+        self._nft = Nft(runner, namespace)
+        self._dnsmasq = Dnsmasq(runner, runtime, namespace)
+        self._takeovers = Takeovers(self._netlink, runner, state, namespace)
+        self._networks: dict[str, NetworkPlan] = {}
+        self._ports: dict[str, PortPlan] = {}
+        self._lock = asyncio.Lock()
+
+    async def adopt(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
+        async with self._lock:
+            await self._takeovers.recover()
+            links = (await self._netlink.observe()).links
+            self._networks = {network.name: network for network in networks}
+            self._ports = {port.interface: port for port in ports if port.interface in links}
+            await self._dnsmasq.stop_all_but({bridge_of(one) for one in networks if one.nat is not None})
+            await self._settle()
+
+    async def ensure_network(self, network: NetworkPlan) -> None:
+        async with self._lock:
+            state = await self._netlink.observe()
+            check_network(network, list(self._networks.values()), state)
+            if network.uplink is not None and network.uplink.takeover:
+                await self._takeovers.begin(network, state)
+            async with self._or_as_before():
+                self._networks[network.name] = network
+                await self._settle()
+
+    async def remove_network(self, name: str) -> None:
+        async with self._lock:
+            used = [port for port in self._ports.values() if port.network == name]
+            if used:
+                raise Refused(
+                    f"the network {name} has {len(used)} port{'s'[: len(used) != 1]}",
+                    code="NetworkInUse",
+                    hint="stop the VMs on it first",
+                )
+            gone = self._networks.pop(name, None)
+            if gone is not None:
+                if gone.nat is not None:
+                    await self._dnsmasq.stop(bridge_of(gone))
+                await self._takeovers.forget(gone)
+                await self._settle()
+
+    async def attach(self, port: PortPlan, queues: int = 1) -> PortHandles:
+        async with self._lock:
+            self._check(port)
+            if not 1 <= queues <= _MOST_QUEUES:
+                raise Refused(f"{queues} queues are not offered", hint=f"choose 1 to {_MOST_QUEUES}")
+            handles = await self._netlink.open_tap(port.interface, queues)
+            try:
+                async with self._or_as_before():
+                    self._ports[port.interface] = port
+                    await self._settle()
+            except BaseException:
+                for fd in (*handles.taps, *handles.vhost):
+                    os.close(fd)
+                raise
+            return handles
+
+    async def update(self, port: PortPlan) -> None:
+        async with self._lock:
+            if port.interface not in self._ports:
+                raise NotFound(f"there is no port {port.interface}")
+            self._check(port)
+            async with self._or_as_before():
+                self._ports[port.interface] = port
+                await self._settle()
+
+    async def detach(self, interface: str) -> None:
+        async with self._lock:
+            if self._ports.pop(interface, None) is not None:
+                await self._settle()
+
+    async def counters(self) -> Mapping[str, PortCount]:
+        async with self._lock:
+            links = (await self._netlink.observe()).links
+            dropped = guard.dropped_packets(await self._nft.table("bridge", GUARD_TABLE))
+            return {
+                # What a tap receives is what its VM sent.
+                name: PortCount(*links[name].sent, *links[name].received, dropped.get(name, 0))
+                for name in self._ports
+                if name in links
+            }
+
+    async def addresses(self) -> Mapping[str, Collection[Address]]:
+        async with self._lock:
+            found: dict[str, Collection[Address]] = {}
+            for network in self._networks.values():
+                leases = await self._dnsmasq.leases(bridge_of(network)) if network.nat is not None else {}
+                for port in self._ports.values():
+                    if port.network == network.name:
+                        found[port.interface] = {leases[port.mac]} if port.mac in leases else set(port.addresses)
+            return found
+
+    async def confirm(self, network: str) -> None:
+        async with self._lock:
+            known = self._networks.get(network)
+            if known is None:
+                raise NotFound(f"there is no network {network}")
+            await self._takeovers.confirm(known)
+
+    async def aclose(self) -> None:
+        await self._netlink.aclose()
+
+    # -- settling -------------------------------------------------------------------------------------------------
+    def _check(self, port: PortPlan) -> None:
+        network = self._networks.get(port.network)
+        if network is None:
+            raise NotFound(f"there is no network {port.network}")
+        check_port(port, network, list(self._ports.values()))
+
+    @contextlib.asynccontextmanager
+    async def _or_as_before(self) -> AsyncIterator[None]:
+        """If it fails, what was wanted before is wanted again, and what was half made for it is removed."""
+        networks, ports = dict(self._networks), dict(self._ports)
+        try:
+            yield
+        except BaseException:
+            self._networks, self._ports = networks, ports
+            with contextlib.suppress(CarmelError):
+                await asyncio.shield(self._settle())
+            raise
+
+    async def _settle(self) -> None:
+        async with self._takeovers.held() as rolled_back:
+            networks = [network for network in self._networks.values() if bridge_of(network) not in rolled_back]
+            await self._settle_on(networks, list(self._ports.values()))
+
+    async def _settle_on(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
+        state = await self._netlink.observe()
+        gone = removals(networks, ports, state)
+        if gone:
+            await self._netlink.apply(gone)
+            state = await self._netlink.observe()
+        # Filters are there before what they are for.
+        await self._settle_filters(networks, ports)
+        steps = plan(networks, ports, state)
+        for step in (*gone, *steps):
+            if isinstance(step, MakeBridge | Remove):
+                # It is bound to the bridge that was there, not to its name.
+                await self._dnsmasq.end(step.name)
+        await self._netlink.apply(steps)
+        await self._settle_services(networks, ports)
+
+    async def _settle_filters(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
+        loaded = guard.loaded_chains(await self._nft.table("bridge", GUARD_TABLE))
+        if loaded is not None or ports:
+            script = guard.guard_script(ports, loaded)
+            if script:
+                await self._nft.load(guard.afresh(script) if loaded is None else script)
+        if script := nat_script(networks, await self._nft.table("ip", NAT_TABLE)):
+            await self._nft.load(script)
+
+    async def _settle_services(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
+        natted = [network for network in networks if network.nat is not None]
+        if natted:
+            await self._netlink.call(lambda _route: _forward())
+        for network in natted:
+            assert network.nat is not None
+            theirs = [port for port in ports if port.network == network.name]
+            await self._dnsmasq.ensure(dhcp_plan(bridge_of(network), network.nat, network.mtu, theirs))
+
+
+def _forward() -> None:
+    """For the whole host, as routing between interfaces is: the kernel has no narrower switch that NAT could use."""
+    if _FORWARDING.read_text().strip() == "0":
+        try:
+            _FORWARDING.write_text("1")
+        except OSError as exc:
+            raise Refused(
+                f"this host does not forward packets, and Carmel may not change that: {exc.strerror}",
+                code="NoForwarding",
+                hint="set net.ipv4.ip_forward=1",
+            ) from exc

@@ -1,0 +1,41 @@
+"""nftables for the data plane: whole transactions in, JSON out. Tables are Carmel's by their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from carmel.errors import Refused, Unavailable
+from carmel.run import Command, Limits, Runner
+
+_LIMITS = Limits(seconds=30, output_bytes=32 * 1024 * 1024)
+
+
+class Nft:
+    """``namespace`` is a network namespace's file; this process' own if it is absent."""
+
+    def __init__(self, runner: Runner, namespace: Path | None = None) -> None:
+        self._runner = runner
+        self._into = [] if namespace is None else ["nsenter", f"--net={namespace}", "--"]
+
+    async def load(self, script: str) -> None:
+        """All of it or nothing (nft(8), ``-f``)."""
+        argv = [*self._into, "nft", "-f", "-"]
+        result = await self._runner.run(Command(argv, stdin=script.encode(), limits=_LIMITS), check=False)
+        if result.status == 0:
+            return
+        if "Operation not permitted" in result.last_words:
+            raise Refused("only root may set packet filters", code="NotPermitted", hint="run carmeld as root")
+        lines = [line for line in result.last_words.splitlines() if "Error" in line] or [result.last_words]
+        raise Unavailable(f"nft refused the network's rules: {lines[0].strip()}", code="FilterNotLoaded")
+
+    async def table(self, family: str, name: str) -> list[dict[str, Any]] | None:
+        """What is in a table; ``None``: there is none."""
+        argv = [*self._into, "nft", "--json", "list", "table", family, name]
+        result = await self._runner.run(Command(argv, limits=_LIMITS), check=False)
+        if result.status != 0:
+            return None
+        items: list[dict[str, Any]] = orjson.loads(result.stdout)["nftables"]
+        return items

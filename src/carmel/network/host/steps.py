@@ -1,0 +1,113 @@
+"""The single things that are done to the kernel. A plan is a list of them; each is one or two netlink messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from carmel.network.dataplane import BondMode
+from carmel.network.host.kernel import Copies, Interface, Shape, Vlan
+
+
+@dataclass(frozen=True, slots=True)
+class MakeBridge:
+    """``mac``: an uplink's, so that the host keeps its address in the network's tables."""
+
+    name: str
+    alias: str
+    mtu: int
+    vlan_filtering: bool
+    mac: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MakeBond:
+    name: str
+    alias: str
+    mode: BondMode
+
+
+@dataclass(frozen=True, slots=True)
+class MakeShaper:
+    name: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetMtu:
+    name: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetMaster:
+    """``down_first``: a bond takes only members that are down (bonding.rst)."""
+
+    name: str
+    master: str | None
+    down_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress:
+    name: str
+    address: Interface
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Addresses and routes of ``source`` go to ``target``."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddVlan:
+    """``own``: of the bridge itself rather than of a port."""
+
+    name: str
+    vlan: Vlan
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveVlan:
+    name: str
+    vid: int
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetShape:
+    name: str
+    shape: Shape | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetCopies:
+    name: str
+    copies: Copies
+
+
+@dataclass(frozen=True, slots=True)
+class MarkPort:
+    """Make a tap known as Carmel's."""
+
+    name: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    name: str
+
+
+Step = (
+    MakeBridge | MakeBond | MakeShaper | SetMtu | SetUp | SetMaster | AddAddress | TakeOver | AddVlan | RemoveVlan
+    | SetShape | SetCopies | MarkPort | Remove
+)  # fmt: skip
