@@ -87,7 +87,7 @@ class FirewallController:
             await self._load(ruleset)
         counted = await self._data_plane.counters() if self._in_force else {}
         await self._show(ruleset, counted)
-        return _COUNT_SECONDS if self._in_force and ruleset.chains else None
+        return _COUNT_SECONDS if self._in_force else None
 
     async def _load(self, ruleset: Ruleset) -> None:
         await self._data_plane.load(ruleset)

@@ -117,7 +117,7 @@ async def test_counters_are_shown(host: Host) -> None:
     host.asks(443)
     host.asks(443)
     host.controller.ports_changed()
-    status = (await host.settled("web", lambda one: one.get("counters")))["status"]
+    status = (await host.settled("web", lambda one: bool(one.get("counters"))))["status"]
     assert status["counters"] == [{"direction": "Ingress", "rule": "https", "packets": 2, "bytes": 120}]
 
 

@@ -64,7 +64,7 @@ def arrange(matches: list[tuple[Match, Outcome]]) -> tuple[tuple[Lookup, ...], f
     deciding = set[int]()
     for match, outcome in matches:
         shape, key = _placed(match)
-        if _is_covered(tables, match):
+        if _is_covered(tables, shape, key, match):
             continue
         deciding.add(outcome.rule.position)
         start = 0
@@ -96,8 +96,8 @@ def _placed(match: Match) -> tuple[Shape, Key]:
     return Shape(version, members, None, length, protocol is not None, ports is not None), tuple(key)
 
 
-def _is_covered(tables: list[_Table], match: Match) -> bool:
-    return any(table.covers(match) for table in tables[-_LOOK_BACK:])
+def _is_covered(tables: list[_Table], shape: Shape, key: Key, match: Match) -> bool:
+    return any(key in table.entries if table.shape == shape else table.covers(match) for table in tables[-_LOOK_BACK:])
 
 
 @dataclass(slots=True)

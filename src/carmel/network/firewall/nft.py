@@ -19,7 +19,7 @@ from carmel.network.firewall.model import Count, RuleRef
 from carmel.network.firewall.nft_chains import Fragment, fragment_of
 from carmel.network.firewall.nft_counters import counts
 from carmel.network.firewall.nft_state import FAMILY, TableState, afresh, change
-from carmel.network.firewall.nft_table import GENERATIONS, table_of
+from carmel.network.firewall.nft_table import GENERATIONS, of_generation, table_of
 from carmel.run import Command, Limits, Result, Runner
 
 TABLE = "carmel-firewall"
@@ -59,12 +59,11 @@ class NftFirewall:
 
     def _plan(self, ruleset: Ruleset) -> tuple[bytes | None, TableState, int, dict[Chain, Fragment]]:
         fragments = {chain: self._fragments.get(chain) or fragment_of(chain) for chain in ruleset.chains.values()}
-        if self._loaded is not None:
-            same = table_of(ruleset, self._generation, self._prefix, fragments.__getitem__)
-            if change(TABLE, self._loaded, same) is None:
-                return None, self._loaded, self._generation, fragments
+        state = table_of(ruleset, self._generation, self._prefix, fragments.__getitem__)
+        if self._loaded is not None and change(TABLE, self._loaded, state) is None:
+            return None, state, self._generation, fragments
         generation = (self._generation + 1) % GENERATIONS
-        state = table_of(ruleset, generation, self._prefix, fragments.__getitem__)
+        state = of_generation(state, generation)
         wanted = afresh(TABLE, state) if self._loaded is None else change(TABLE, self._loaded, state)
         return orjson.dumps(wanted), state, generation, fragments
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import socket
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from carmel.network.firewall.compile import Chain
-from carmel.network.firewall.lookups import Key, Lookup, Outcome, Shape
+from carmel.network.firewall.lookups import Lookup, Outcome, Shape
 from carmel.network.firewall.model import PolicyRef, RuleRef
 from carmel.network.firewall.nft_state import ChainState, ElementKey, Json, MapState, verdict_json
 from carmel.resources.firewallpolicy import Action, Direction
@@ -64,12 +63,15 @@ def fragment_of(chain: Chain) -> Fragment:
     chains: dict[str, ChainState] = {}
     seen: Counter[str] = Counter()
     ways: dict[bool, list[Json]] = {False: [], True: []}
+    plain = {Action.DENY: "drop", Action.ALLOW: allow_chain(chain.direction)}
     for lookup in chain.lookups:
         tag = _tag(lookup.shape)
         name = f"{base}/{tag}.{seen[tag]}"
         seen[tag] += 1
         lookups[name] = lookup
-        verdicts = {_element_key(lookup.shape, key): _verdict(base, chain, one) for key, one in lookup.entries.items()}
+        verdicts: dict[ElementKey, str] = {
+            key: plain[one.action] if not one.log else _log_chain(base, one.rule) for key, one in lookup.entries.items()
+        }
         if verdicts.keys() != {()}:
             maps[name] = MapState(_types(lookup.shape), verdicts, counted=True)
         for back, rules in ways.items():
@@ -84,12 +86,6 @@ def fragment_of(chain: Chain) -> Fragment:
     logged = {one for lookup in chain.lookups for one in lookup.entries.values() if one.log}
     chains.update((_log_chain(base, one.rule), _logging(chain, one)) for one in logged)
     return Fragment(maps, chains, lookups)
-
-
-def _verdict(base: str, chain: Chain, outcome: Outcome) -> str:
-    if outcome.log:
-        return _log_chain(base, outcome.rule)
-    return "drop" if outcome.action is Action.DENY else allow_chain(chain.direction)
 
 
 def _log_chain(base: str, rule: RuleRef) -> str:
@@ -122,14 +118,6 @@ def _tag(shape: Shape) -> str:
 def _types(shape: Shape) -> tuple[str, ...]:
     types = [f"ipv{shape.version}_addr"] if shape.length is not None else []
     return (*types, *(["inet_proto"] if shape.protocol else []), *(["inet_service"] if shape.port else []))
-
-
-def _element_key(shape: Shape, key: Key) -> ElementKey:
-    if shape.length is None:
-        return key
-    # Not by ipaddress: it is ten times as slow, and there may be tens of thousands.
-    family, size = (socket.AF_INET, 4) if shape.version == 4 else (socket.AF_INET6, 16)
-    return (socket.inet_ntop(family, key[0].to_bytes(size)), *key[1:])
 
 
 def _address(shape_version: int, direction: Direction, *, back: bool) -> Json:

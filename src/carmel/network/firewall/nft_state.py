@@ -5,6 +5,7 @@ The words are those of libnftables-json(5).
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,13 +128,25 @@ def _map_elements(to: _Commands, name: str, old: MapState | None, new: MapState)
     if before is new.entries:
         return
     changed = {key: verdict for key, verdict in new.entries.items() if before.get(key) != verdict}
-    gone = (_element(key, verdict) for key, verdict in before.items() if key in changed or key not in new.entries)
+    gone = (
+        _element(new.types, key, verdict) for key, verdict in before.items() if key in changed or key not in new.entries
+    )
     yield from to.elements("delete", name, gone)
-    yield from to.elements("add", name, (_element(key, verdict) for key, verdict in changed.items()))
+    yield from to.elements("add", name, (_element(new.types, key, verdict) for key, verdict in changed.items()))
 
 
-def _element(key: ElementKey, verdict: str) -> list[Any]:
-    return [key[0] if len(key) == 1 else {"concat": list(key)}, verdict_json(verdict)]
+def _element(types: tuple[str, ...], key: ElementKey, verdict: str) -> list[Any]:
+    parts = [_part(type_, part) for type_, part in zip(types, key, strict=True)]
+    return [parts[0] if len(parts) == 1 else {"concat": parts}, verdict_json(verdict)]
+
+
+def _part(type_: str, value: int | str) -> int | str:
+    """Addresses are numbers here. Not by ipaddress, which is ten times as slow: there may be tens of thousands."""
+    if type_ == "ipv4_addr" and isinstance(value, int):
+        return socket.inet_ntop(socket.AF_INET, value.to_bytes(4))
+    if type_ == "ipv6_addr" and isinstance(value, int):
+        return socket.inet_ntop(socket.AF_INET6, value.to_bytes(16))
+    return value
 
 
 def verdict_json(verdict: str) -> Json:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from carmel.network.firewall.compile import Chain, Ruleset
@@ -29,6 +30,11 @@ _MARK = {"ct": {"key": "mark"}}
 _L4 = {"meta": {"key": "l4proto"}}
 _PRIORITY = -100
 """After connection tracking (-200, NF_IP_PRI_CONNTRACK), before br_netfilter (0, NF_BR_PRI_BRNF)."""
+
+
+def of_generation(table: TableState, generation: int) -> TableState:
+    """The same rules, under which every connection is judged anew."""
+    return replace(table, chains={**table.chains, **_gates(generation)})
 
 
 def table_of(ruleset: Ruleset, generation: int, prefix: str, fragments: Callable[[Chain], Fragment]) -> TableState:

@@ -9,6 +9,7 @@ import ipaddress
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 from carmel.network.firewall import NftFirewall, PolicyRef, PortBinding, PortKey, assemble, compile_policy
 from carmel.resources.firewallpolicy import FirewallPolicySpec
@@ -38,7 +39,7 @@ class GuestRunner:
         }
         pid = (await self._guest.agent("guest-exec", 20, **words))["pid"]
         async with asyncio.timeout(command.limits.seconds):
-            ended = {"exited": False}
+            ended: dict[str, Any] = {"exited": False}
             while not ended["exited"]:
                 ended = await self._guest.agent("guest-exec-status", 20, pid=pid)
         out, err = (base64.b64decode(ended.get(name, "")) for name in ("out-data", "err-data"))
@@ -79,6 +80,16 @@ class Lab:
         addresses = tuple(ipaddress.ip_address(one) for one in _addresses(name))
         self.bindings.append(PortBinding(PortKey(NAMESPACE, name), name, {"vm": name}, addresses, f"cmp{name}"))
 
+    async def unplug_all(self) -> None:
+        """As it was at first."""
+        await self.sh("""killall nc 2>/dev/null
+            for name in $(/opt/ip netns list | cut -d' ' -f1); do /opt/ip netns del $name; done
+            /opt/ip link del br0 2>/dev/null
+            rm -f /tmp/said /tmp/to* /tmp/from*
+            dmesg -c >/dev/null""")
+        self.bindings.clear()
+        await self.firewall.remove()
+
     async def load(self, **policies: FirewallPolicySpec) -> None:
         compiled = [compile_policy(PolicyRef(NAMESPACE, name), spec) for name, spec in policies.items()]
         await self.firewall.load(assemble(compiled, self.bindings, {NAMESPACE: {}}))
@@ -110,7 +121,7 @@ def _addresses(name: str) -> tuple[str, str]:
 async def lab() -> AsyncIterator[Lab]:
     bundle = await firewall_bundle()
     with tempfile.TemporaryDirectory(prefix="cf-") as folder:
-        words = ["-kernel", bundle.kernel, "-initrd", bundle.initrd, "-append", bundle.command_line]
+        words: list[str | Path] = ["-kernel", bundle.kernel, "-initrd", bundle.initrd, "-append", bundle.command_line]
         async with booted(Path(folder), words) as guest:
             await guest.expect(_READY, 90)
             here = Lab(GuestRunner(guest))

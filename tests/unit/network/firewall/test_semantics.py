@@ -11,7 +11,7 @@ from tests.unit.network.firewall.reference import judge
 from tests.unit.network.firewall.worlds import NAMESPACES, World, connections, worlds
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(worlds, st.lists(connections, min_size=1, max_size=20))
 def test_compiled_rules_decide_as_the_reference(world: World, asked: list[Connection]) -> None:
     ruleset = world.ruleset()
