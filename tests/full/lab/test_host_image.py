@@ -23,7 +23,8 @@ def inner(machine: Machine) -> Iterator[str]:
     """The name of a VM that runs on the server."""
     make_image(machine)
     with machine.client() as client:
-        client.create(client.kind("vm"), "default", guest("one"))
+        # Dedicated: on one node, a VM that shares may run anywhere, and is not held.
+        client.create(client.kind("vm"), "default", guest("one", cpu={"count": 1, "policy": "Dedicated"}))
     until(lambda: vm_status(machine, "one").get("powerState") == "PoweredOn", VM_SECONDS, machine.last_words)
     yield "one"
     with machine.client() as client:
