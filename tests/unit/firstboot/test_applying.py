@@ -253,11 +253,11 @@ async def test_a_boot_at_which_nothing_is_new_is_known_as_such(world: World) -> 
     changes: list[Callable[[], object]] = [
         lambda: world.write(_FULL + "# another\n"),
         lambda: (world.root / "etc/hostname").write_text("other\n"),
-        lambda: (world.root / "etc/carmel/carmeld.env").unlink(),
+        (world.root / "etc/carmel/carmeld.env").unlink,
         lambda: (world.root / "etc/shadow").write_text("root::1::::::\n"),
         lambda: (world.root / "etc/ssh/ssh_host_ed25519_key").write_bytes(b""),
         lambda: world.paths.firstboot_record.write_bytes(b"{"),
-        lambda: (world.root / "boot/efi/carmel.yaml").unlink(),
+        (world.root / "boot/efi/carmel.yaml").unlink,
     ]
     for change in changes:
         change()
