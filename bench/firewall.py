@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
+from typing import NamedTuple
 
 import orjson
 
@@ -90,36 +91,61 @@ def compiled_of(specs: dict[PolicyRef, FirewallPolicySpec]) -> Policies:
     return {ref: compile_policy(ref, one) for ref, one in specs.items()}
 
 
+class Took(NamedTuple):
+    """Seconds: by the clock, and of CPU time, nft's included."""
+
+    clock: float
+    cpu: float
+
+
+class Stopwatch:
+    def __init__(self) -> None:
+        self._began = self._now()
+
+    def took(self) -> Took:
+        now = self._now()
+        return Took(now.clock - self._began.clock, now.cpu - self._began.cpu)
+
+    def _now(self) -> Took:
+        times = os.times()
+        return Took(time.perf_counter(), times.user + times.system + times.children_user + times.children_system)
+
+
+def both(taken: list[Took]) -> str:
+    cpu = median(one.cpu for one in taken) * 1000
+    return f"{milliseconds([one.clock for one in taken])}, CPU {cpu:.0f} ms"
+
+
 # -- loading and changing ---------------------------------------------------------------------------------------------
 async def measure_loading(wire: Wire, rounds: int) -> None:
     rows = []
     for each in (2000, 100):
-        compiling, loading, one_rule, one_vm = [], [], [], []
+        taken: dict[str, list[Took]] = {name: [] for name in ("compile", "load", "rule", "vm")}
         specs = policies(MANY, each)
         for number in range(rounds):
             firewall = NftFirewall(UntrackedRunner(), namespace=wire.namespace)
-            began = time.perf_counter()
+            watch = Stopwatch()
             compiled = compiled_of(specs)
             rules = ruleset(compiled)
-            compiling.append(time.perf_counter() - began)
+            taken["compile"].append(watch.took())
             await firewall.load(rules)
-            loading.append(time.perf_counter() - began)
+            taken["load"].append(watch.took())
             ref = PolicyRef("default", "p0")
             changed = specs[ref].model_copy(deep=True)
             assert changed.ingress is not None
             changed.ingress[5] = spec(MANY + number, 1).ingress[0]  # type: ignore[index]
-            began = time.perf_counter()
+            watch = Stopwatch()
             compiled = {**compiled, ref: compile_policy(ref, changed)}
             await firewall.load(ruleset(compiled))
-            one_rule.append(time.perf_counter() - began)
-            began = time.perf_counter()
+            taken["rule"].append(watch.took())
+            watch = Stopwatch()
             await firewall.load(ruleset(compiled, 21))
-            one_vm.append(time.perf_counter() - began)
+            taken["vm"].append(watch.took())
             await firewall.remove()
         what = f"{MANY:,} rules in policies of {each:,}"
-        rows.append((what, *(milliseconds(one) for one in (compiling, loading, one_rule, one_vm))))
+        rows.append((what, *(both(one) for one in taken.values())))
     plain = [await load_plain(wire, MANY) for _ in range(rounds)]
-    rows.append((f"{MANY:,} plain nft rules, loaded whole", "-", milliseconds(plain), "-", "-"))
+    rows.append((f"{MANY:,} plain nft rules, loaded whole", "-", both(plain), "-", "-"))
     heads = ("rules", "compiled", "compiled and loaded", "one rule changed", "one more VM")
     print(table("Firewall: loading and changing", rows, heads))
 
@@ -134,8 +160,8 @@ def plain_rules(count: int) -> Iterator[dict[str, object]]:
         yield {"expr": [source, port, {"counter": None}, {"accept": None}]}
 
 
-async def load_plain(wire: Wire, count: int, *, keep: bool = False) -> float:
-    """Seconds. What comes to the port is asked of one rule after another, then dropped."""
+async def load_plain(wire: Wire, count: int, *, keep: bool = False) -> Took:
+    """What comes to the port is asked of one rule after another, then dropped."""
     at = {"family": "bridge", "table": "plain"}
     hook = {"type": "filter", "hook": "postrouting", "prio": 0, "policy": "accept"}
     mine = {"match": {"op": "!=", "left": {"meta": {"key": "oifname"}}, "right": PORT}}
@@ -146,9 +172,9 @@ async def load_plain(wire: Wire, count: int, *, keep: bool = False) -> float:
         *[{"add": {"rule": {**at, "chain": "post", **rule}}} for rule in plain_rules(count)],
         {"add": {"rule": {**at, "chain": "post", "expr": [{"drop": None}]}}},
     ]
-    began = time.perf_counter()
+    watch = Stopwatch()
     await nft(wire, commands)
-    taken = time.perf_counter() - began
+    taken = watch.took()
     if not keep:
         await remove_plain(wire)
     return taken

@@ -81,13 +81,13 @@ def _effective(seen: Seen, generation: int | None) -> Condition:
     if not seen.selected:
         message = "no VM of this namespace has the labels that vmSelector wants"
         return condition("Effective", "False", "SelectsNothing", message, generation=generation)
+    if not seen.policy.spec.directions:
+        message = "policyTypes is empty: it governs neither direction"
+        return condition("Effective", "False", "NoDirection", message, generation=generation)
     if not seen.ports:
         message = (
             "no VM that it selects has a port here that a firewall can be put on: it is off, or in networks of "
             "provider user, which have none"
         )
         return condition("Effective", "False", "NoPortHere", message, generation=generation)
-    if not seen.policy.spec.directions:
-        message = "policyTypes is empty: it governs neither direction"
-        return condition("Effective", "False", "NoDirection", message, generation=generation)
     return condition("Effective", "True", "InForce", generation=generation)

@@ -116,8 +116,8 @@ class FirewallPolicySpec(Model):
 
 
 class RuleCounter(Model):
-    """What a rule decided since it was loaded: of what it allows the first packet of each connection (and one more after
-    each change of rules), of what it denies each packet. ``rule``: ``ingress[0]``, or its name."""
+    """What a rule decided since it was loaded: of what it allows, the first packet of each connection (and one more
+    after each change of rules), of what it denies each packet. ``rule``: ``ingress[0]``, or its name."""
 
     direction: Direction
     rule: str
@@ -147,8 +147,12 @@ def _validate(new: JsonObject, _old: JsonObject | None) -> list[Cause]:
     for field, rules in (("ingress", spec.ingress), ("egress", spec.egress)):
         if rules and Direction(field.capitalize()) not in spec.directions:
             causes.append(Cause(f"spec.{field}", "has rules, but spec.policyTypes does not name it"))
+        names = set[str]()
         for index, rule in enumerate(rules or []):
             place = f"spec.{field}[{index}]"
+            if rule.name in names:
+                causes.append(Cause(f"{place}.name", f"another rule is called {rule.name}", "FieldValueDuplicate"))
+            names |= {rule.name} if rule.name is not None else set()
             for number, peer in enumerate(rule.peers or []):
                 causes += _peer_causes(f"{place}.peers[{number}]", peer)
             for number, port in enumerate(rule.ports or []):

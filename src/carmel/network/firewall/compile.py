@@ -94,7 +94,8 @@ def compile_policy(ref: PolicyRef, spec: FirewallPolicySpec) -> CompiledPolicy:
         sets.update((one.name, one) for one in named)
         lookups, deciding = arrange(matches)
         chains[direction] = Chain(ref, direction, lookups)
-        idle += [one for one in _references(ref, direction, rules) if one.position not in deciding]
+        if len(deciding) < len(rules):
+            idle += [one for one in _references(ref, direction, rules) if one.position not in deciding]
     return CompiledPolicy(ref, spec, chains, tuple(sets.values()), tuple(idle))
 
 
