@@ -12,7 +12,7 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 # What each purpose needs, by Debian's and Ubuntu's package names, then by Homebrew's.
 apt_packages() {
   case "$1" in
-    run) echo python3-venv qemu-system-arm qemu-utils qemu-efi-aarch64 passt openssh-client ca-certificates ;;
+    run) echo python3-venv qemu-system-arm qemu-utils qemu-efi-aarch64 passt nftables openssh-client ca-certificates ;;
     build) echo debian-archive-keyring qemu-user-static e2fsprogs dosfstools mtools fdisk zstd uidmap ;;
     test) echo curl procps iproute2 openssl faketime hwloc-nox ;;
   esac

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from carmel.errors import TooLarge
+from carmel.network.firewall.bursts import burst
 from carmel.network.firewall.lookups import Lookup, Outcome, Shape, arrange
 from carmel.network.firewall.matches import AddressBlocks, Match, Network, PeerSet, SelectedVms, matches_of
 from carmel.network.firewall.model import PolicyRef, PortBinding, PortKey, RuleRef
@@ -85,6 +86,7 @@ class Ruleset:
 EMPTY = Ruleset({}, {}, {})
 
 
+@burst()
 def compile_policy(ref: PolicyRef, spec: FirewallPolicySpec) -> CompiledPolicy:
     """Raises ``TooLarge`` for a policy that alone has more matches than a host holds."""
     chains, sets, idle = {}, dict[str, PeerSet](), list[RuleRef]()

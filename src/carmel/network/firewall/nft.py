@@ -14,6 +14,7 @@ from pathlib import Path
 import orjson
 
 from carmel.errors import Refused, Unavailable
+from carmel.network.firewall.bursts import burst
 from carmel.network.firewall.compile import Chain, Ruleset
 from carmel.network.firewall.model import Count, RuleRef
 from carmel.network.firewall.nft_chains import Fragment, fragment_of
@@ -57,6 +58,7 @@ class NftFirewall:
                 await self._apply(transaction)
             self._ruleset, self._loaded, self._generation, self._fragments = ruleset, state, generation, fragments
 
+    @burst()
     def _plan(self, ruleset: Ruleset) -> tuple[bytes | None, TableState, int, dict[Chain, Fragment]]:
         fragments = {chain: self._fragments.get(chain) or fragment_of(chain) for chain in ruleset.chains.values()}
         state = table_of(ruleset, self._generation, self._prefix, fragments.__getitem__)

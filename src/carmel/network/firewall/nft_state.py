@@ -6,7 +6,7 @@ The words are those of libnftables-json(5).
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ Json = dict[str, Any]
 ElementKey = tuple[int | str, ...]
 
 FAMILY = "bridge"
+_ADDRESSES = {"ipv4_addr": (socket.AF_INET, 4), "ipv6_addr": (socket.AF_INET6, 16)}
 _CHUNK = 4096
 """Elements a command: nft sends each command's in as few messages as fit."""
 
@@ -128,25 +129,24 @@ def _map_elements(to: _Commands, name: str, old: MapState | None, new: MapState)
     if before is new.entries:
         return
     changed = {key: verdict for key, verdict in new.entries.items() if before.get(key) != verdict}
-    gone = (
-        _element(new.types, key, verdict) for key, verdict in before.items() if key in changed or key not in new.entries
-    )
-    yield from to.elements("delete", name, gone)
-    yield from to.elements("add", name, (_element(new.types, key, verdict) for key, verdict in changed.items()))
+    gone = {key: verdict for key, verdict in before.items() if key in changed or key not in new.entries}
+    yield from to.elements("delete", name, _elements(new.types, gone))
+    yield from to.elements("add", name, _elements(new.types, changed))
 
 
-def _element(types: tuple[str, ...], key: ElementKey, verdict: str) -> list[Any]:
-    parts = [_part(type_, part) for type_, part in zip(types, key, strict=True)]
-    return [parts[0] if len(parts) == 1 else {"concat": parts}, verdict_json(verdict)]
+def _elements(types: tuple[str, ...], entries: Mapping[ElementKey, str]) -> Iterator[list[Any]]:
+    verdicts = {verdict: verdict_json(verdict) for verdict in set(entries.values())}
+    address = _ADDRESSES.get(types[0])
+    for key, verdict in entries.items():
+        parts: Sequence[Any] = key if address is None else [_address(address, key[0]), *key[1:]]
+        yield [parts[0] if len(parts) == 1 else {"concat": parts}, verdicts[verdict]]
 
 
-def _part(type_: str, value: int | str) -> int | str:
+def _address(kind: tuple[socket.AddressFamily, int], value: int | str) -> str:
     """Addresses are numbers here. Not by ipaddress, which is ten times as slow: there may be tens of thousands."""
-    if type_ == "ipv4_addr" and isinstance(value, int):
-        return socket.inet_ntop(socket.AF_INET, value.to_bytes(4))
-    if type_ == "ipv6_addr" and isinstance(value, int):
-        return socket.inet_ntop(socket.AF_INET6, value.to_bytes(16))
-    return value
+    assert isinstance(value, int)
+    family, size = kind
+    return socket.inet_ntop(family, value.to_bytes(size))
 
 
 def verdict_json(verdict: str) -> Json:

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import orjson
 
+from carmel.network.firewall.bursts import burst
 from carmel.network.firewall.model import Address, Connection
 from carmel.run import Command, Result, SystemRunner
 
@@ -158,7 +159,8 @@ class UntrackedRunner:
     ) -> Result:
         stdin = command.stdin
         if stdin is not None:
-            stdin = orjson.dumps({"nftables": [one for one in map(_plain, orjson.loads(stdin)["nftables"]) if one]})
+            with burst():
+                stdin = orjson.dumps({"nftables": [one for one in map(_plain, orjson.loads(stdin)["nftables"]) if one]})
         plain = Command(command.argv, stdin=stdin, limits=command.limits)
         return await self._runner.run(plain, check=check, on_line=on_line)
 
