@@ -13,7 +13,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from carmel.network.host import steps
-from carmel.network.host.observe import CLSACT_EGRESS, CLSACT_INGRESS
+from carmel.network.host.observe import BOND_MODES, CLSACT_EGRESS, CLSACT_INGRESS
 from carmel.network.names import LINK_GROUP, is_ours
 
 _IPV6 = Path("/proc/sys/net/ipv6/conf")
@@ -21,8 +21,9 @@ _LATENCY = "100ms"
 _SHAPE_HANDLE = 0x10000
 _MAIN_TABLE, _SCOPE_LINK, _PROTOCOL_KERNEL = 254, 253, 2
 _ROUTE_ATTRIBUTES = ("dst", "gateway", "prefsrc", "priority")
-_BRIDGE_SELF, _BRIDGE_MASTER = 2, 1
-"""BRIDGE_FLAGS_* (linux/if_bridge.h)."""
+_BOND_MODES = {mode: number for number, mode in BOND_MODES.items()}
+_BRIDGE_SELF = 2
+"""BRIDGE_FLAGS_SELF (linux/if_bridge.h)."""
 
 
 def index_of(route: IPRoute, name: str) -> int:
@@ -38,7 +39,7 @@ def apply(route: IPRoute, step: steps.Step) -> None:  # noqa: C901 - one case a 
         case steps.MakeBridge():
             _make_bridge(route, step)
         case steps.MakeBond(name, alias, mode):
-            _make(route, name, alias, kind="bond", bond_mode=mode.value, bond_miimon=100)
+            _make(route, name, alias, kind="bond", bond_mode=_BOND_MODES[mode], bond_miimon=100)
         case steps.MakeShaper(name, alias):
             _make(route, name, alias, kind="ifb")
         case steps.MarkPort(name, alias):
@@ -52,6 +53,8 @@ def apply(route: IPRoute, step: steps.Step) -> None:  # noqa: C901 - one case a 
             _set_master(route, name, master, down_first=down_first)
         case steps.AddAddress(name, address):
             add_address(route, index_of(route, name), address)
+        case steps.RemoveAddress(name, address):
+            route.addr("del", index=index_of(route, name), address=str(address.ip), prefixlen=address.network.prefixlen)
         case steps.AddVlan(name, vlan, own):
             flags = [*(["pvid"] if vlan.pvid else []), *(["untagged"] if vlan.untagged else [])]
             _vlan(route, "add", name, {"vid": vlan.vid, "flags": flags}, own=own)

@@ -68,6 +68,13 @@ def _check_uplink(network: NetworkPlan, uplink: UplinkPlan, others: Sequence[Net
         raise Refused("several uplinks need a bond mode", code="InvalidUplink", hint="set the bond's mode")
     if len(set(uplink.members)) != len(uplink.members):
         raise Refused("an uplink is named twice", code="InvalidUplink")
+    bridge = kernel.links.get(bridge_of(network))
+    if bridge is not None and bridge.addresses and not uplink.takeover:
+        raise Refused(
+            f"the bridge of {', '.join(uplink.members)} has the host's addresses, and cannot be without them now",
+            code="UplinkInUse",
+            hint="delete the network, which gives them back, and make it again",
+        )
     master = bridge_of(network) if uplink.bond is None else bond_name(uplink.members)
     for member in uplink.members:
         _check_member(member, master, uplink, kernel)

@@ -56,6 +56,10 @@ class HostDataPlane:
         async with self._lock:
             state = await self._netlink.observe()
             check_network(network, list(self._networks.values()), state)
+            before = self._networks.get(network.name)
+            if before is not None and bridge_of(before) != bridge_of(network):
+                self._require_unused(network.name)
+                await self._takeovers.forget(before)
             if network.uplink is not None and network.uplink.takeover:
                 await self._takeovers.begin(network, state)
             async with self._or_as_before():
@@ -64,13 +68,7 @@ class HostDataPlane:
 
     async def remove_network(self, name: str) -> None:
         async with self._lock:
-            used = [port for port in self._ports.values() if port.network == name]
-            if used:
-                raise Refused(
-                    f"the network {name} has {len(used)} port{'s'[: len(used) != 1]}",
-                    code="NetworkInUse",
-                    hint="stop the VMs on it first",
-                )
+            self._require_unused(name)
             gone = self._networks.pop(name, None)
             if gone is not None:
                 if gone.nat is not None:
@@ -140,6 +138,15 @@ class HostDataPlane:
         await self._netlink.aclose()
 
     # -- settling -------------------------------------------------------------------------------------------------
+    def _require_unused(self, name: str) -> None:
+        used = [port for port in self._ports.values() if port.network == name]
+        if used:
+            raise Refused(
+                f"the network {name} has {len(used)} port{'s'[: len(used) != 1]}",
+                code="NetworkInUse",
+                hint="stop the VMs on it first",
+            )
+
     def _check(self, port: PortPlan) -> None:
         network = self._networks.get(port.network)
         if network is None:

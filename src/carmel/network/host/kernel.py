@@ -61,6 +61,7 @@ class Link:
     loopback: bool = False
     master: str | None = None
     vlan_filtering: bool = False
+    bond_mode: str | None = None
     addresses: frozenset[Interface] = frozenset()
     vlans: frozenset[Vlan] = frozenset()
     shape: tuple[int, int] | None = None

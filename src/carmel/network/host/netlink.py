@@ -11,13 +11,12 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import ipaddress
 import os
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -27,16 +26,16 @@ from carmel.network.dataplane import PortHandles
 from carmel.network.host.apply import apply
 from carmel.network.host.kernel import KernelState
 from carmel.network.host.observe import observe
+from carmel.network.host.refusals import not_permitted
 from carmel.network.host.steps import Step
 
 T = TypeVar("T")
 
 _TUN, _VHOST = Path("/dev/net/tun"), Path("/dev/vhost-net")
 _CLONE_NEWNET = 0x40000000
-_TUNSETIFF, _TUNSETVNETHDRSZ, _TUNSETOFFLOAD = 0x400454CA, 0x400454D8, 0x400454D0
+_TUNSETIFF, _TUNSETVNETHDRSZ = 0x400454CA, 0x400454D8
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
 _VIRTIO_NET_HEADER_BYTES = 12
-_NO_PRIVILEGE = "only root, or who has CAP_NET_ADMIN, may make host networks"
 
 
 class Netlink:
@@ -59,12 +58,19 @@ class Netlink:
                     apply(self._connection(), step)
                 except NetlinkError as exc:
                     raise _explained(step, exc) from exc
+                except OSError as exc:
+                    raise Unavailable(f"cannot do {_in_words(step)}: {exc.strerror}", code="KernelRefused") from exc
 
         await self._do(all_of_them)
 
     async def open_tap(self, name: str, queues: int) -> PortHandles:
         """A tap that goes with its last descriptor. Raises ``Refused`` without ``/dev/net/tun`` or the privilege."""
-        return await self._do(lambda: _open_tap(name, queues))
+        opening = asyncio.get_running_loop().run_in_executor(self._thread, self._open_tap, name, queues)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_unwanted)
+            raise
 
     async def call(self, work: Callable[[IPRoute], T]) -> T:
         """Anything else that needs the namespace."""
@@ -81,6 +87,10 @@ class Netlink:
 
     async def _do(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _open_tap(self, name: str, queues: int) -> PortHandles:
+        self._connection()  # it is what moves this thread into the namespace
+        return _open_tap(name, queues)
 
     def _connection(self) -> IPRoute:
         if self._route is None:
@@ -102,10 +112,14 @@ def enter(namespace: Path) -> None:
         os.close(fd)
 
 
+def _in_words(step: Step) -> str:
+    return f"{type(step).__name__} {getattr(step, 'name', '')}".strip()
+
+
 def _explained(step: Step, exc: NetlinkError) -> CarmelError:
-    what = f"{type(step).__name__} {step.name if hasattr(step, 'name') else ''}".strip()
+    what = _in_words(step)
     if exc.code in (errno.EPERM, errno.EACCES):
-        return Refused(_NO_PRIVILEGE, code="NotPermitted", hint="run carmeld as root, or use user networks")
+        return not_permitted()
     if exc.code in (errno.EOPNOTSUPP, errno.ENOENT, errno.EPROTONOSUPPORT):
         return Refused(
             f"this kernel cannot do what the network needs ({what}): {os.strerror(exc.code)}",
@@ -130,6 +144,12 @@ def _open_tap(name: str, queues: int) -> PortHandles:
     return PortHandles(tuple(taps), tuple(vhost))
 
 
+def _close_unwanted(opening: asyncio.Future[PortHandles]) -> None:
+    if opening.exception() is None:
+        for fd in (*opening.result().taps, *opening.result().vhost):
+            os.close(fd)
+
+
 def _open(device: Path, opened: contextlib.ExitStack) -> int:
     try:
         fd = os.open(device, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -145,25 +165,8 @@ def _open(device: Path, opened: contextlib.ExitStack) -> int:
 
 def _tap_refused(name: str, exc: OSError) -> CarmelError:
     if exc.errno == errno.EPERM:
-        return Refused(_NO_PRIVILEGE, code="NotPermitted", hint="run carmeld as root, or use user networks")
+        return not_permitted()
     if exc.errno in (errno.EBUSY, errno.EINVAL):
         # EINVAL: there is one of this name with another number of queues.
         return Refused(f"the port {name} is in use already", code="PortInUse", hint="stop the VM that has it")
     return Unavailable(f"cannot make the port {name}: {exc.strerror}", code="KernelRefused")
-
-
-def host_addresses(state: KernelState) -> Iterable[tuple[str, ipaddress.IPv4Network]]:
-    """The IPv4 networks that this machine has addresses in, with the link of each."""
-    for link in state.links.values():
-        for one in link.addresses:
-            if isinstance(one, ipaddress.IPv4Interface):
-                yield link.name, one.network
-
-
-def attributes(message: Any, *path: str) -> Any:
-    """A nested attribute, or ``None``."""
-    for name in path:
-        if message is None:
-            return None
-        message = message.get_attr(name)
-    return message

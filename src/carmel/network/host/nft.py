@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from carmel.errors import Refused, Unavailable
+from carmel.errors import Unavailable
+from carmel.network.host.refusals import not_permitted
 from carmel.run import Command, Limits, Runner
 
 _LIMITS = Limits(seconds=30, output_bytes=32 * 1024 * 1024)
@@ -27,7 +28,7 @@ class Nft:
         if result.status == 0:
             return
         if "Operation not permitted" in result.last_words:
-            raise Refused("only root may set packet filters", code="NotPermitted", hint="run carmeld as root")
+            raise not_permitted()
         lines = [line for line in result.last_words.splitlines() if "Error" in line] or [result.last_words]
         raise Unavailable(f"nft refused the network's rules: {lines[0].strip()}", code="FilterNotLoaded")
 

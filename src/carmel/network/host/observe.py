@@ -8,7 +8,9 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+from carmel.network.dataplane import BondMode
 from carmel.network.host.kernel import Copies, Interface, KernelState, Link, Vlan
+from carmel.network.names import is_ours
 
 CLSACT_INGRESS, CLSACT_EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 """TC_H_CLSACT with TC_H_MIN_INGRESS and TC_H_MIN_EGRESS (linux/pkt_sched.h)."""
@@ -18,6 +20,8 @@ REDIRECT, MIRROR = 1, 2
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _PVID, _UNTAGGED = 0x2, 0x4
 """BRIDGE_VLAN_INFO_* (linux/if_bridge.h)."""
+BOND_MODES = {1: BondMode.ACTIVE_BACKUP, 2: BondMode.BALANCE_XOR, 4: BondMode.LACP}
+"""BOND_MODE_* (linux/if_bonding.h)."""
 _ROOT = 0xFFFFFFFF
 _SCOPE_LINK = 253
 
@@ -31,10 +35,10 @@ def observe(route: IPRoute) -> KernelState:
     links = {}
     for message in messages:
         name = names[int(message["index"])]
-        index = int(message["index"])
+        index, group = int(message["index"]), message.get_attr("IFLA_GROUP") or 0
         links[name] = _link(
             message, names, addresses.get(name, frozenset()), vlans.get(name, frozenset()), shapes.get(name),
-            _copies(route, index, names) if index in with_clsact else Copies(),
+            _copies(route, index, names) if index in with_clsact and is_ours(name, group) else Copies(),
         )  # fmt: skip
     return KernelState(links)
 
@@ -51,6 +55,7 @@ def _link(
     kind = None if info is None else info.get_attr("IFLA_INFO_KIND")
     data = None if info is None else info.get_attr("IFLA_INFO_DATA")
     filtering = kind == "bridge" and data is not None and bool(data.get_attr("IFLA_BR_VLAN_FILTERING"))
+    mode = data.get_attr("IFLA_BOND_MODE") if kind == "bond" and data is not None else None
     counts = message.get_attr("IFLA_STATS64") or {}
     return Link(
         name=message.get_attr("IFLA_IFNAME"),
@@ -63,6 +68,7 @@ def _link(
         loopback=bool(message["flags"] & _IFF_LOOPBACK),
         master=names.get(message.get_attr("IFLA_MASTER") or 0),
         vlan_filtering=filtering,
+        bond_mode=None if mode is None else BOND_MODES.get(mode, "?"),
         addresses=addresses,
         vlans=vlans,
         shape=shape,

@@ -19,6 +19,7 @@ from carmel.network.host.steps import (
     MakeShaper,
     MarkPort,
     Remove,
+    RemoveAddress,
     RemoveVlan,
     SetCopies,
     SetMaster,
@@ -84,6 +85,8 @@ def _leftovers(networks: Sequence[NetworkPlan], ports: Sequence[PortPlan], kerne
     keep = {bridge_of(network) for network in networks}
     keep |= {uplink_link(network.uplink) for network in networks if network.uplink is not None}
     keep |= {port.interface for port in ports}
+    modes = {uplink_link(one.uplink): one.uplink.bond for one in networks if one.uplink is not None}
+    keep -= {link.name for link in kernel.links.values() if link.bond_mode not in (None, modes.get(link.name))}
     gone = [link for link in kernel.links.values() if link.ours and link.name not in keep and link.kind != _SHAPER]
     for link in sorted(gone, key=lambda link: link.kind != "tun"):
         if link.addresses and link.vlan_filtering:
@@ -128,7 +131,9 @@ def _bridge(
         yield SetMtu(name, mtu)
     if first.nat is not None:
         own = ipaddress.IPv4Interface((first.nat.gateway, first.nat.subnet.prefixlen))
-        if there is None or own not in there.addresses:
+        had = frozenset() if there is None else there.addresses
+        yield from (RemoveAddress(name, old) for old in sorted(had - {own}, key=str))
+        if own not in had:
             yield AddAddress(name, own)
     if there is None or not there.up:
         yield SetUp(name)

@@ -59,6 +59,12 @@ class AddAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveAddress:
+    name: str
+    address: Interface
+
+
+@dataclass(frozen=True, slots=True)
 class TakeOver:
     """Addresses and routes of ``source`` go to ``target``."""
 
@@ -108,6 +114,6 @@ class Remove:
 
 
 Step = (
-    MakeBridge | MakeBond | MakeShaper | SetMtu | SetUp | SetMaster | AddAddress | TakeOver | AddVlan | RemoveVlan
-    | SetShape | SetCopies | MarkPort | Remove
+    MakeBridge | MakeBond | MakeShaper | MarkPort | Remove | SetMtu | SetUp | SetMaster | AddAddress | RemoveAddress
+    | TakeOver | AddVlan | RemoveVlan | SetShape | SetCopies
 )  # fmt: skip

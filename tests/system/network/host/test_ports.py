@@ -221,3 +221,32 @@ async def test_what_somebody_removed_is_put_back(lab: Lab) -> None:
     await lab.plane.ensure_network(network)
     assert await vm.dhcp() == vm.port.addresses[0]
     assert "carmel-nat" in (await lab.host.run("nft", "list", "ruleset")).text
+
+
+_ROOTLESS = """
+import asyncio, sys
+from pathlib import Path
+from carmel.errors import Refused
+from carmel.network.host.hostdataplane import HostDataPlane
+from carmel.run import SystemRunner
+from tests.system.network.host.lab import nat
+
+async def main(folder: Path) -> None:
+    plane = HostDataPlane(SystemRunner(), folder / "run", folder / "state")
+    try:
+        await plane.ensure_network(nat())
+    except Refused as refused:
+        print(refused.code, refused.message)
+    await plane.aclose()
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+async def test_without_privilege_the_reason_is_said(lab: Lab) -> None:
+    root = Path(__file__).parents[4]
+    path = f"PYTHONPATH={root}/src:{root}"
+    caps = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+    result = await lab.host.run(*caps, "env", path, sys.executable, "-c", _ROOTLESS, lab.folder)
+    assert result.text.strip() == "NotPermitted only root, or who has CAP_NET_ADMIN, may make host networks"
+    assert await lab.interfaces() == {"lo", "up0"}

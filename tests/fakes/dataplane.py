@@ -1,0 +1,92 @@
+"""A data plane without a kernel: keeps what it is told, and refuses what the real one refuses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+
+from carmel.errors import NotFound, Refused
+from carmel.network.dataplane import Address, NetworkPlan, PortCount, PortHandles, PortPlan
+from carmel.network.host.check import check_network, check_port
+from carmel.network.host.kernel import KernelState, Link
+
+
+class FakeDataPlane:
+    """``interfaces`` are those of the machine that it plays. A port lives while a descriptor of it is open."""
+
+    def __init__(self, *interfaces: Link) -> None:
+        self._kernel = KernelState({link.name: link for link in interfaces})
+        self.networks: dict[str, NetworkPlan] = {}
+        self.ports: dict[str, PortPlan] = {}
+        self._ends: dict[str, int] = {}
+        self.counts: dict[str, PortCount] = {}
+
+    async def adopt(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
+        self.networks = {network.name: network for network in networks}
+        self.ports = {port.interface: port for port in ports if self._is_open(port.interface)}
+
+    async def ensure_network(self, network: NetworkPlan) -> None:
+        check_network(network, list(self.networks.values()), self._kernel)
+        self.networks[network.name] = network
+
+    async def remove_network(self, name: str) -> None:
+        if any(port.network == name for port in self.ports.values()):
+            raise Refused(f"the network {name} has ports", code="NetworkInUse")
+        self.networks.pop(name, None)
+
+    async def attach(self, port: PortPlan, queues: int = 1) -> PortHandles:
+        self._check(port)
+        if self._is_open(port.interface):
+            raise Refused(f"the port {port.interface} is in use already", code="PortInUse")
+        end, tap = os.pipe()
+        self._forget(port.interface)
+        self._ends[port.interface] = end
+        self.ports[port.interface] = port
+        return PortHandles((tap, *(os.dup(tap) for _ in range(queues - 1))))
+
+    async def update(self, port: PortPlan) -> None:
+        if port.interface not in self.ports:
+            raise NotFound(f"there is no port {port.interface}")
+        self._check(port)
+        self.ports[port.interface] = port
+
+    async def detach(self, interface: str) -> None:
+        self.ports.pop(interface, None)
+        self._forget(interface)
+
+    async def counters(self) -> Mapping[str, PortCount]:
+        nothing = PortCount(0, 0, 0, 0, 0)
+        return {name: self.counts.get(name, nothing) for name in self.ports if self._is_open(name)}
+
+    async def addresses(self) -> Mapping[str, Collection[Address]]:
+        return {name: set(port.addresses) for name, port in self.ports.items()}
+
+    async def confirm(self, network: str) -> None:
+        if network not in self.networks:
+            raise NotFound(f"there is no network {network}")
+        raise Refused(f"nothing of the network {network} waits to be confirmed", code="NothingToConfirm")
+
+    async def aclose(self) -> None:
+        for name in list(self._ends):
+            self._forget(name)
+
+    def _check(self, port: PortPlan) -> None:
+        if port.network not in self.networks:
+            raise NotFound(f"there is no network {port.network}")
+        check_port(port, self.networks[port.network], list(self.ports.values()))
+
+    def _is_open(self, interface: str) -> bool:
+        """Whether somebody holds the other end: a pipe without writers is at its end."""
+        end = self._ends.get(interface)
+        if end is None:
+            return False
+        os.set_blocking(end, False)
+        try:
+            return os.read(end, 1) != b""
+        except BlockingIOError:
+            return True
+
+    def _forget(self, interface: str) -> None:
+        end = self._ends.pop(interface, None)
+        if end is not None:
+            os.close(end)

@@ -1,0 +1,325 @@
+"""Bridges on an uplink or a bond, VLANs on them, and uplinks that come back unless somebody confirms.
+
+Needs what the kernels of distributions have and small ones may lack: VLAN filtering in bridges, 802.1Q, bonding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from carmel.errors import Refused
+from carmel.network.dataplane import BondMode, NetworkPlan, PortPlan, UplinkPlan
+from carmel.network.host.takeover import boot_id, now, read, write
+from tests.system.network.host.lab import Lab, Tap, ethernet, port, udp
+
+_HERE, _THERE, _FAR = "192.0.2.1", "192.0.2.2", "198.51.100.9"
+
+
+@pytest.fixture(autouse=True)
+async def _kernel(lab: Lab) -> None:
+    needs = {
+        "VLAN filtering": "name probe type bridge vlan_filtering 1",
+        "bonding": "name probe type bond",
+        "802.1Q": "link up0 name probe type vlan id 9",
+    }
+    for feature, words in needs.items():
+        result = await lab.host.run("ip", "link", "add", *words.split(), check=False)
+        if result.status != 0:
+            pytest.skip(f"this kernel has no {feature}: {result.last_words.splitlines()[0]}")
+        await lab.host.ip("link delete probe")
+
+
+def bridged(name: str, *members: str, vlan: int | None = None, mtu: int = 1500, **values: object) -> NetworkPlan:
+    return NetworkPlan(name, uplink=UplinkPlan(members or ("up0",), vlan=vlan, **values), mtu=mtu)  # type: ignore[arg-type]
+
+
+def nic(vm: str, network: NetworkPlan, address: str, **values: object) -> PortPlan:
+    return port(vm, network, addresses=(IPv4Address(address),), **values)
+
+
+def _hello(tap: Tap, text: bytes, vlan: int | None = None) -> None:
+    tap.send(ethernet(tap.port.mac, udp(str(tap.port.addresses[0]), text), vlan=vlan))
+
+
+async def test_access_and_trunk_ports_see_their_vlans_only(lab: Lab) -> None:
+    await lab.outside.ip("link add link out0 name out0.10 type vlan id 10")
+    await lab.outside.ip("link add link out0 name out0.20 type vlan id 20")
+    for name, address in (("out0", "10.1.0.2"), ("out0.10", "10.10.0.2"), ("out0.20", "10.20.0.2")):
+        await lab.outside.ip(f"addr add {address}/24 dev {name}")
+        await lab.outside.ip(f"link set {name} up")
+    plain, ten = bridged("plain"), bridged("ten", vlan=10)
+    await lab.plane.ensure_network(plain)
+    await lab.plane.ensure_network(ten)
+    bridges = [name for name in await lab.interfaces() if name.startswith("cmb")]
+    assert len(bridges) == 1
+    untagged = await lab.boot(nic("untagged", plain, "10.1.0.5"))
+    access = await lab.boot(nic("access", ten, "10.10.0.5"))
+    other = await lab.boot(nic("other", plain, "10.20.0.5", vlan=20))
+    for vm in (untagged, access, other):
+        await vm.space.ip(f"addr add {vm.port.addresses[0]}/24 dev eth0")
+    assert await untagged.reaches("10.1.0.2")
+    assert await access.reaches("10.10.0.2")
+    assert await other.reaches("10.20.0.2")
+    # Tagged by the guest itself: the VLAN is not its own.
+    await access.space.ip("link add link eth0 name eth0.20 type vlan id 20")
+    await access.space.ip("addr flush dev eth0")
+    await access.space.ip("addr add 10.10.0.5/24 dev eth0.20")
+    await access.space.ip("link set eth0.20 up")
+    assert not await access.reaches("10.10.0.2")
+    # As a trunk it may, and no longer when the VLAN is taken away.
+    trunk = replace(untagged.port, trunk=(20,), addresses=(IPv4Address("10.1.0.5"), IPv4Address("10.20.0.6")))
+    await lab.plane.update(trunk)
+    await untagged.space.ip("link add link eth0 name eth0.20 type vlan id 20")
+    await untagged.space.ip("addr add 10.20.0.6/24 dev eth0.20")
+    await untagged.space.ip("link set eth0.20 up")
+    assert await untagged.reaches("10.20.0.2")
+    assert await untagged.reaches("10.1.0.2")
+    await lab.plane.update(replace(trunk, trunk=()))
+    assert not await untagged.reaches("10.20.0.2")
+
+
+async def test_a_spoofed_vlan_never_leaves(lab: Lab) -> None:
+    ten, twenty = bridged("ten", vlan=10), bridged("twenty", vlan=20)
+    await lab.plane.ensure_network(ten)
+    await lab.plane.ensure_network(twenty)
+    sender = await lab.plug(nic("sender", ten, "10.0.0.1", source_guard=False))
+    friend, stranger = (
+        await lab.plug(nic("friend", ten, "10.0.0.2")),
+        await lab.plug(nic("stranger", twenty, "10.0.0.3")),
+    )
+    second = await lab.plug(nic("second", twenty, "10.0.0.4"))
+    _hello(sender, b"hopping", vlan=20)
+    _hello(sender, b"untagged")
+    await friend.until(b"untagged")
+    _hello(second, b"the stranger's own")
+    assert not any(b"hopping" in frame or b"untagged" in frame for frame in await stranger.until(b"stranger's own"))
+
+
+async def test_a_bond_carries_on_by_its_other_member(lab: Lab) -> None:
+    await lab.host.ip(f"link add up1 type veth peer name out1 netns {lab.outside.name}")
+    await lab.outside.ip("link add both type bridge")
+    for name in ("out0", "out1"):
+        await lab.outside.ip(f"link set {name} master both up")
+    await lab.outside.ip("addr add 10.1.0.2/24 dev both")
+    await lab.outside.ip("link set both up")
+    network = bridged("bonded", "up0", "up1", bond=BondMode.ACTIVE_BACKUP)
+    await lab.plane.ensure_network(network)
+    vm = await lab.boot(nic("one", network, "10.1.0.5"))
+    await vm.space.ip("addr add 10.1.0.5/24 dev eth0")
+    assert await vm.reaches("10.1.0.2")
+    for down, up in (("out0", "out1"), ("out1", "out0")):
+        await lab.outside.ip(f"link set {up} up")
+        await lab.outside.ip(f"link set {down} down")
+        assert await _soon(lambda: vm.reaches("10.1.0.2"))
+    await lab.plane.detach(vm.port.interface)
+    await lab.plane.remove_network("bonded")
+    assert await lab.interfaces() - {"bond0"} == {"lo", "up0", "up1"}
+
+
+async def test_jumbo_frames_pass_where_the_mtu_says_so(lab: Lab) -> None:
+    await lab.outside.ip("addr add 10.1.0.2/24 dev out0")
+    await lab.outside.ip("link set out0 mtu 9000")
+    network = bridged("wide", mtu=9000)
+    await lab.plane.ensure_network(network)
+    vm = await lab.boot(nic("one", network, "10.1.0.5"))
+    await vm.space.ip("link set eth0 mtu 9000")
+    await vm.space.ip("addr add 10.1.0.5/24 dev eth0")
+    assert await vm.reaches("10.1.0.2")
+    large = await vm.space.run("busybox", "ping", "-c", "1", "-W", "1", "-s", "8900", "10.1.0.2", check=False)
+    assert large.status == 0
+    with pytest.raises(Refused, match="an MTU of 20000 is not offered"):
+        await lab.plane.ensure_network(bridged("too-wide", mtu=20_000))
+
+
+async def test_a_pass_over_an_uplink_that_is_settled_changes_nothing(lab: Lab) -> None:
+    network = bridged("ten", vlan=10)
+    await lab.plane.ensure_network(network)
+    await lab.plug(nic("one", network, "10.0.0.1", trunk=(30, 40)))
+    words = ["ip", "-o", "monitor", "link", "address"]
+    monitor = await asyncio.create_subprocess_exec(
+        "nsenter", f"--net={lab.host.path}", "--", *words, stdout=asyncio.subprocess.PIPE
+    )
+    assert monitor.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            first = asyncio.create_task(monitor.stdout.readline())
+            for mtu in itertools.count(60_000):
+                if first.done():
+                    break
+                await lab.host.ip(f"link set lo mtu {mtu}")
+                await asyncio.wait([first], timeout=0.2)
+            await lab.plane.ensure_network(network)
+            await lab.plane.adopt([network], [nic("one", network, "10.0.0.1", trunk=(30, 40))])
+            await lab.host.ip("link set lo mtu 50000")
+            seen = b""
+            while b"mtu 50000" not in seen:
+                seen += await monitor.stdout.readline()
+    finally:
+        monitor.terminate()
+        await monitor.wait()
+    assert b"cmb" not in seen
+    assert b"cmp" not in seen
+    assert b"up0" not in seen
+
+
+# -- uplinks with the host's own addresses ------------------------------------------------------------------------
+async def _configured(lab: Lab) -> None:
+    """The host is reached by up0, and reaches far networks by a router there."""
+    await lab.host.ip(f"addr add {_HERE}/24 dev up0")
+    await lab.host.ip("link set up0 up")
+    await lab.host.ip(f"route add 198.51.100.0/24 via {_THERE}")
+    await lab.outside.ip(f"addr add {_THERE}/24 dev out0")
+    await lab.outside.ip(f"addr add {_FAR}/32 dev out0")
+
+
+async def _is_reached(lab: Lab) -> bool:
+    near = await lab.outside.run("busybox", "ping", "-c", "1", "-W", "1", _HERE, check=False)
+    far = await lab.host.run("busybox", "ping", "-c", "1", "-W", "1", _FAR, check=False)
+    return (near.status, far.status) == (0, 0)
+
+
+async def _soon(check: Callable[[], Awaitable[bool]], seconds: float = 20) -> bool:
+    async with asyncio.timeout(seconds):
+        while not await check():  # noqa: ASYNC110 - it waits for another process, and for the kernel
+            await asyncio.sleep(0.1)
+    return True
+
+
+async def _on(lab: Lab, interface: str) -> bool:
+    return _HERE in (await lab.host.run("ip", "-o", "addr", "show", interface)).text
+
+
+async def _bridge(lab: Lab) -> str | None:
+    return next((name for name in await lab.interfaces() if name.startswith("cmb")), None)
+
+
+def _record(lab: Lab) -> Path:
+    [file] = (lab.folder / "state").glob("*.json")
+    return file
+
+
+def _only_way_in(seconds: int = 60) -> NetworkPlan:
+    return bridged("lan", takeover=True, confirm_seconds=seconds)
+
+
+async def test_the_only_way_in_is_refused_unless_it_is_to_be_taken_over(lab: Lab) -> None:
+    await _configured(lab)
+    with pytest.raises(Refused, match=r"up0 has addresses of this host \(192\.0\.2\.1/24\)") as refused:
+        await lab.plane.ensure_network(bridged("lan"))
+    assert refused.value.code == "UplinkInUse"
+    assert await _bridge(lab) is None
+    assert await _is_reached(lab)
+
+
+async def test_what_is_confirmed_stays_and_is_given_back_with_the_network(lab: Lab) -> None:
+    await _configured(lab)
+    await lab.plane.ensure_network(_only_way_in())
+    bridge = await _bridge(lab)
+    assert bridge is not None
+    assert await _on(lab, bridge)
+    assert not await _on(lab, "up0")
+    assert await _soon(lambda: _is_reached(lab))
+    await lab.plane.confirm("lan")
+    with pytest.raises(Refused, match="nothing of the network lan waits"):
+        await lab.plane.confirm("lan")
+    await lab.plane.remove_network("lan")
+    assert await _bridge(lab) is None
+    assert await _on(lab, "up0")
+    assert await _soon(lambda: _is_reached(lab))
+
+
+async def test_what_nobody_confirms_comes_back_by_itself(lab: Lab) -> None:
+    await _configured(lab)
+    await lab.plane.ensure_network(_only_way_in(2))
+
+    async def back() -> bool:
+        return await _on(lab, "up0")
+
+    assert await _soon(back)
+    assert await _soon(lambda: _is_reached(lab))
+    assert await _bridge(lab) is None
+    with pytest.raises(Refused, match="the uplink up0 was put back") as refused:
+        await lab.plane.ensure_network(_only_way_in(2))
+    assert refused.value.code == "RolledBack"
+    await lab.plane.adopt([_only_way_in(2)], [])
+    assert await _bridge(lab) is None
+    # Removed and made again, it is tried once more.
+    await lab.plane.remove_network("lan")
+    await lab.plane.ensure_network(_only_way_in())
+    assert await _bridge(lab) is not None
+
+
+_DAEMON = """
+import asyncio, sys
+from pathlib import Path
+from carmel.network.host.hostdataplane import HostDataPlane
+from carmel.run import SystemRunner
+from tests.system.network.host.test_uplink import _only_way_in
+
+async def main(folder: Path, namespace: Path) -> None:
+    plane = HostDataPlane(SystemRunner(), folder / "run", folder / "state", namespace=namespace)
+    await plane.ensure_network(_only_way_in(3))
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
+"""
+
+
+async def test_a_daemon_that_is_killed_leaves_nobody_cut_off(lab: Lab) -> None:
+    await _configured(lab)
+    root = Path(__file__).parents[4]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _DAEMON, lab.folder, lab.host.path, cwd=root, stdout=asyncio.subprocess.PIPE,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": f"{root}/src:{root}"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    assert not await _on(lab, "up0")
+
+    async def back() -> bool:
+        return await _on(lab, "up0")
+
+    assert await _soon(back)
+    assert await _soon(lambda: _is_reached(lab))
+
+
+async def test_the_next_daemon_does_it_if_the_watching_process_was_killed_too(lab: Lab) -> None:
+    await _configured(lab)
+    await lab.plane.ensure_network(_only_way_in())
+    listed = (await lab.host.run("pgrep", "-f", f"network.host.rollback {_record(lab)}")).text
+    for pid in listed.split():
+        await lab.host.run("kill", "-9", pid)
+    record = read(_record(lab))
+    assert record is not None
+    write(_record(lab), replace(record, deadline=now() - 1))
+    later = lab.data_plane()
+    await later.adopt([_only_way_in()], [])
+    assert await _on(lab, "up0")
+    assert await _bridge(lab) is None
+
+
+async def test_after_a_reboot_what_was_not_confirmed_is_not_tried_again(lab: Lab) -> None:
+    await _configured(lab)
+    await lab.plane.ensure_network(_only_way_in())
+    record = read(_record(lab))
+    assert record is not None
+    assert record.boot == boot_id()
+    await lab.plane.remove_network("lan")
+    write(lab.folder / "state" / f"{record.bridge}.json", replace(record, boot="another"))
+    later = lab.data_plane()
+    await later.adopt([_only_way_in()], [])
+    assert await _on(lab, "up0")
+    with pytest.raises(Refused, match="was put back"):
+        await later.ensure_network(_only_way_in())

@@ -1,0 +1,66 @@
+"""The source guard's script: what changes, changes in one transaction; what does not, not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from carmel.network.dataplane import PortPlan
+from carmel.network.host.guard import dropped_packets, guard_script, loaded_chains
+
+_ONE = PortPlan("vm-1", "eth0", "lan", "52:54:00:00:00:01", addresses=(IPv4Address("10.0.0.1"), IPv6Address("fd00::1")))
+_TWO = PortPlan("vm-2", "eth0", "lan", "52:54:00:00:00:02")
+
+
+def _chain(script: str, port: PortPlan) -> str:
+    [element] = [line for line in script.splitlines() if line.startswith("add element") and port.interface in line]
+    return element.split("jump ")[1].split()[0]
+
+
+def _table(*chains: tuple[str, str]) -> list[dict[str, Any]]:
+    elements = [[name, {"jump": {"target": chain}}] for name, chain in chains]
+    return [
+        {"chain": {"name": "prerouting"}},
+        {"rule": {"chain": "prerouting"}},
+        {"map": {"name": "ports", "elem": elements}},
+        *({"counter": {"name": name, "packets": 7}} for name, _ in chains),
+    ]
+
+
+def test_what_is_loaded_is_read_back_and_needs_nothing() -> None:
+    script = guard_script([_ONE, _TWO], None)
+    loaded = loaded_chains(_table(*((port.interface, _chain(script, port)) for port in (_ONE, _TWO))))
+    assert guard_script([_ONE, _TWO], loaded) == ""
+
+
+def test_a_change_swaps_one_port_and_keeps_its_counter() -> None:
+    script = guard_script([_ONE, _TWO], None)
+    loaded = {port.interface: _chain(script, port) for port in (_ONE, _TWO)}
+    changed = guard_script([replace(_ONE, addresses=(IPv4Address("10.0.0.9"),)), _TWO], loaded)
+    assert _TWO.interface not in changed
+    assert "counter bridge" not in changed
+    assert f"delete chain bridge carmel-guard {loaded[_ONE.interface]}" in changed
+    assert "10.0.0.9" in changed
+
+
+def test_a_port_that_goes_takes_all_of_it_along() -> None:
+    loaded = {_ONE.interface: f"{_ONE.interface}-0", _TWO.interface: _chain(guard_script([_TWO], None), _TWO)}
+    assert guard_script([replace(_ONE, source_guard=False), _TWO], loaded).splitlines() == [
+        f"delete element bridge carmel-guard ports {{ {_ONE.interface} : jump {_ONE.interface}-0 }}",
+        f"flush chain bridge carmel-guard {_ONE.interface}-0",
+        f"delete chain bridge carmel-guard {_ONE.interface}-0",
+        f"delete counter bridge carmel-guard {_ONE.interface}",
+    ]
+
+
+def test_a_table_that_somebody_emptied_is_made_anew() -> None:
+    assert loaded_chains(None) is None
+    assert loaded_chains([{"chain": {"name": "prerouting"}}]) is None
+    assert loaded_chains([one for one in _table() if "rule" not in one]) is None
+    assert loaded_chains(_table()) == {}
+
+
+def test_drops_are_counted_by_port() -> None:
+    assert dropped_packets(_table((_ONE.interface, "x"))) == {_ONE.interface: 7}
+    assert dropped_packets(None) == {}
