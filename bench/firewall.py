@@ -41,9 +41,9 @@ MANY, FEW = 10_000, 10
 _FRAMES = 2000
 _ROUNDS = 9
 
-_HOW_TO_READ = """Each packet is judged as the first of its connection: what was judged already is let through by its mark
-on a kernel that tracks connections on bridges, which is not in these figures. "CPU" is the time of the daemon's side and of
-nft. A changed policy is compiled whole, so that a change in a large one costs more.
+_HOW_TO_READ = """Each packet is judged as the first of its connection: a kernel that tracks connections on bridges lets
+through by its mark what was judged already, which is not in these figures. "CPU" is the time of the daemon's side
+and of nft. A changed policy is compiled whole, so that a change in a large one costs more.
 """
 
 Policies = dict[PolicyRef, CompiledPolicy]

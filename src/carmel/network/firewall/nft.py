@@ -21,10 +21,10 @@ from carmel.network.firewall.nft_chains import Fragment, fragment_of
 from carmel.network.firewall.nft_counters import counts
 from carmel.network.firewall.nft_state import FAMILY, TableState, afresh, change
 from carmel.network.firewall.nft_table import GENERATIONS, of_generation, table_of
+from carmel.network.names import PORT
 from carmel.run import Command, Limits, Result, Runner
 
 TABLE = "carmel-firewall"
-PORT_PREFIX = "cmp"
 _LIMITS = Limits(seconds=60, output_bytes=128 * 1024 * 1024)
 _NO_TRACKING = (
     "this kernel cannot track connections on a bridge: the module nf_conntrack_bridge (Linux 5.3 and newer) is missing"
@@ -38,7 +38,7 @@ class NftFirewall:
     until a ruleset knows it.
     """
 
-    def __init__(self, runner: Runner, *, namespace: Path | None = None, port_prefix: str = PORT_PREFIX) -> None:
+    def __init__(self, runner: Runner, *, namespace: Path | None = None, port_prefix: str = PORT) -> None:
         self._runner = runner
         self._namespace = namespace
         self._prefix = port_prefix

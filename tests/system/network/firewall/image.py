@@ -37,9 +37,7 @@ def _recipe() -> Recipe:
         files = [Entry.file(into, data, executable=True) for into, data in programs.items()]
         there = {one.path for one in library_entries(root, [(root / "usr/sbin/qemu-ga").read_bytes()])}
         libraries = [one for one in library_entries(root, list(programs.values())) if one.path not in there]
-        made = await micro_recipe("firewall-tests", modules=_MODULES, files=[*files, *libraries]).make(
-            workshop
-        )
+        made = await micro_recipe("firewall-tests", modules=_MODULES, files=[*files, *libraries]).make(workshop)
         assert isinstance(made, KernelBundle)
         return made
 

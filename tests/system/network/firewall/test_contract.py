@@ -1,0 +1,75 @@
+"""nftables fulfils what the fake firewall does; and a new daemon takes over what an old one left."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from carmel.errors import Refused
+from carmel.network.firewall import Connection, NftFirewall
+from carmel.resources.firewallpolicy import Direction
+from carmel.run import Command, SystemRunner
+from tests.fakes.firewall_contract import CONTRACT, PORT, Subject, comes, rules
+from tests.system.network.firewall.wire import UntrackedRunner, Wire, first_packet, marker
+
+_UPLINK = "uplink"
+
+
+class Real:
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._numbers = itertools.count()
+        self.firewall = NftFirewall(UntrackedRunner(), namespace=wire.namespace)
+
+    def passes(self, direction: Direction, connection: Connection) -> bool:
+        assert PORT.interface is not None
+        tag = next(self._numbers)
+        ways = {Direction.INGRESS: (_UPLINK, PORT.interface), Direction.EGRESS: (PORT.interface, _UPLINK)}
+        source, target = ways[direction]
+        packet = first_packet(connection, PORT.addresses[0], to_vm=direction is Direction.INGRESS, tag=tag)
+        self._wire.send(source, packet)
+        self._wire.send(source, end := marker(tag))
+        return tag in self._wire.received(target, end)
+
+
+@pytest.fixture
+def real() -> Iterator[Real]:
+    assert PORT.interface is not None
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        with Wire([_UPLINK, PORT.interface]) as wire:
+            yield Real(wire)
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("clause", CONTRACT)
+async def test_contract(real: Real, clause: Callable[[Subject], Awaitable[None]]) -> None:
+    await clause(real)
+
+
+async def test_a_kernel_that_cannot_refuses_and_keeps_nothing(real: Real) -> None:
+    firewall = NftFirewall(SystemRunner(), namespace=real._wire.namespace)
+    try:
+        await firewall.load(rules(80))
+    except Refused as error:
+        assert error.code == "NoBridgeTracking"
+        argv = ["nsenter", f"--net={real._wire.namespace}", "--", "nft", "list", "tables"]
+        assert (await SystemRunner().run(Command(argv))).text == ""
+    else:
+        assert comes(real, 80)
+        assert not comes(real, 81)
+
+
+async def test_a_new_daemon_takes_over(real: Real) -> None:
+    await real.firewall.load(rules(80))
+    # Nothing was said to the old one: it was killed.
+    real.firewall = NftFirewall(UntrackedRunner(), namespace=real._wire.namespace)
+    assert comes(real, 80)
+    await real.firewall.load(rules(81))
+    assert not comes(real, 80)
+    assert comes(real, 81)
