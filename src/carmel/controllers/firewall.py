@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from carmel.controllers.firewall_status import Seen, describe
 from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, key_of
@@ -23,10 +24,10 @@ from carmel.network.firewall import (
     compile_policy,
     refused_policy,
 )
-from carmel.resources.base import JsonObject
 from carmel.resources.core import NAMESPACE
 from carmel.resources.firewallpolicy import FIREWALL_POLICY, FirewallPolicy
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
+from carmel.store.protocol import Stored
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ _GATHER_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    uid: str | None
+    uid: str
+    resource_version: str
     generation: int | None
     policy: CompiledPolicy
     error: CarmelError | None = None
@@ -54,6 +56,7 @@ class FirewallController:
         self._data_plane = data_plane
         self._source = source
         self._compiled: dict[Key, _Compiled] = {}
+        self._shown: dict[Key, Seen] = {}
         self._in_force = False
         self._resources: Resources[FirewallPolicy] = runtime.resources(
             FIREWALL_POLICY, FirewallPolicy, manager="firewall-controller"
@@ -94,22 +97,19 @@ class FirewallController:
         self._in_force = True
 
     async def _ruleset(self, ports: Sequence[PortBinding]) -> Ruleset:
-        policies = [self._resources.parse(stored) for stored in self._policies]
-        namespaces = {stored.name: _labels(stored.json()) for stored in self._namespaces}
-        self._compiled = await asyncio.to_thread(_compile, policies, self._compiled)
-        return await asyncio.to_thread(assemble, [one.policy for one in self._compiled.values()], ports, namespaces)
+        """Off the event loop, as policies may have thousands of rules."""
+        policies, namespaces = list(self._policies), list(self._namespaces)
+        self._compiled, ruleset = await asyncio.to_thread(_make, policies, self._compiled, ports, namespaces)
+        return ruleset
 
     # -- what is shown ------------------------------------------------------------------------------------------
     async def _show(self, ruleset: Ruleset, counted: Mapping[RuleRef, Count], error: CarmelError | None = None) -> None:
-        for key, one in list(self._compiled.items()):
-            seen = Seen(
-                one.policy,
-                ruleset,
-                self._selected(one.policy),
-                {rule: count for rule, count in counted.items() if rule.policy == one.policy.ref},
-                error or one.error,
-            )
-            await self._write(key, seen)
+        seen = await asyncio.to_thread(_seen, self._compiled, ruleset, list(self._vms), counted, error)
+        for key, one in seen.items():
+            # Not even read again if nothing new is to be said: it may be large.
+            if self._shown.get(key) != one:
+                await self._write(key, one)
+        self._shown = seen
 
     async def _write(self, key: Key, seen: Seen) -> None:
         policy = await self._resources.find(key)
@@ -120,32 +120,71 @@ class FirewallController:
         except NotFound:
             return
 
-    def _selected(self, policy: CompiledPolicy) -> int:
-        return sum(
-            stored.namespace == policy.ref.namespace and policy.spec.vm_selector.matches(_labels(stored.json()))
-            for stored in self._vms
-        )
-
     async def _failed(self, key: Key, error: CarmelError, _count: int) -> None:
         if key == ALL:
             ruleset = await self._ruleset(self._source.bindings())
             await self._show(ruleset, {}, error)
 
 
-def _labels(obj: JsonObject) -> Mapping[str, str]:
-    return obj["metadata"].get("labels") or {}
+def _make(
+    policies: Iterable[Stored],
+    known: Mapping[Key, _Compiled],
+    ports: Sequence[PortBinding],
+    namespaces: Iterable[Stored],
+) -> tuple[dict[Key, _Compiled], Ruleset]:
+    compiled = {key_of(stored): _compile(stored, known.get(key_of(stored))) for stored in policies}
+    labels = {stored.name: _labels(stored) for stored in namespaces}
+    return compiled, assemble([one.policy for one in compiled.values()], ports, labels)
 
 
-def _compile(policies: Iterable[FirewallPolicy], known: Mapping[Key, _Compiled]) -> dict[Key, _Compiled]:
-    return {key_of(policy): _compile_one(policy, known.get(key_of(policy))) for policy in policies}
-
-
-def _compile_one(policy: FirewallPolicy, known: _Compiled | None) -> _Compiled:
-    meta = policy.metadata
-    if known is not None and (known.uid, known.generation) == (meta.uid, meta.generation):
+def _compile(stored: Stored, known: _Compiled | None) -> _Compiled:
+    """What is known, while only the status changed."""
+    if known is not None and known.resource_version == stored.resource_version:
         return known
-    ref = PolicyRef(meta.namespace or "default", meta.name)
+    generation = stored.json()["metadata"].get("generation")
+    if known is not None and (known.uid, known.generation) == (stored.uid, generation):
+        return replace(known, resource_version=stored.resource_version)
+    spec = FirewallPolicy.model_validate_json(stored.raw).spec
+    ref = PolicyRef(stored.namespace or "default", stored.name)
+    error = None
     try:
-        return _Compiled(meta.uid, meta.generation, compile_policy(ref, policy.spec))
-    except CarmelError as error:
-        return _Compiled(meta.uid, meta.generation, refused_policy(ref, policy.spec), error)
+        policy = compile_policy(ref, spec)
+    except CarmelError as raised:
+        policy, error = refused_policy(ref, spec), raised
+    return _Compiled(stored.uid, stored.resource_version, generation, policy, error)
+
+
+def _seen(
+    compiled: Mapping[Key, _Compiled],
+    ruleset: Ruleset,
+    vms: Iterable[Stored],
+    counted: Mapping[RuleRef, Count],
+    error: CarmelError | None,
+) -> dict[Key, Seen]:
+    labels: dict[str | None, list[Mapping[str, str]]] = {}
+    for vm in vms:
+        labels.setdefault(vm.namespace, []).append(_labels(vm))
+    counts: dict[PolicyRef, dict[RuleRef, Count]] = {}
+    for rule, count in counted.items():
+        counts.setdefault(rule.policy, {})[rule] = count
+    ports = Counter(
+        ref
+        for rules in ruleset.ports.values()
+        if rules.port.interface is not None
+        for ref in {*(rules.ingress or ()), *(rules.egress or ())}
+    )
+    return {
+        key: Seen(
+            one.policy,
+            sum(one.policy.spec.vm_selector.matches(vm) for vm in labels.get(key.namespace, ())),
+            ports[one.policy.ref],
+            one.policy.ref in ruleset.refused,
+            counts.get(one.policy.ref, {}),
+            error or one.error,
+        )
+        for key, one in compiled.items()
+    }
+
+
+def _labels(stored: Stored) -> Mapping[str, str]:
+    return stored.json()["metadata"].get("labels") or {}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from carmel.controllers.runtime import Key, Runtime
+from carmel.controllers.runtime import Key, Runtime, key_of
 from carmel.network.firewall import PortBinding
 from carmel.network.firewall.bindings import binding_of
 from carmel.resources.port import PORT, Port
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
+from carmel.store.protocol import Stored
 
 
 class StorePorts:
@@ -18,14 +19,25 @@ class StorePorts:
         self._resources = runtime.resources(PORT, Port)
         self._ports = runtime.informer(PORT)
         self._vms = runtime.informer(VIRTUAL_MACHINE)
+        self._known: dict[Key, tuple[tuple[str, str | None], PortBinding]] = {}
 
     def bindings(self) -> list[PortBinding]:
-        return [self._binding(self._resources.parse(stored)) for stored in self._ports]
+        self._known = {key_of(stored): self._current(stored) for stored in self._ports}
+        return [binding for _, binding in self._known.values()]
 
     def on_change(self, told: Callable[[], None]) -> None:
         """Call ``told`` whenever a Port comes, goes or changes."""
         self._ports.listen(lambda _change: told())
 
-    def _binding(self, port: Port) -> PortBinding:
-        vm = self._vms.get(Key(port.metadata.namespace, port.spec.vm_ref.name))
-        return binding_of(port, {} if vm is None else (vm.json()["metadata"].get("labels") or {}))
+    def _current(self, stored: Stored) -> tuple[tuple[str, str | None], PortBinding]:
+        """What is known, while neither the port nor its VM changed: all are asked for at every change of any."""
+        known = self._known.get(key_of(stored))
+        vm = None if known is None else self._vms.get(Key(stored.namespace, known[1].vm))
+        versions = (stored.resource_version, vm.resource_version if vm is not None else None)
+        if known is not None and known[0] == versions:
+            return known
+        port = self._resources.parse(stored)
+        vm = self._vms.get(Key(stored.namespace, port.spec.vm_ref.name))
+        labels = {} if vm is None else (vm.json()["metadata"].get("labels") or {})
+        versions = (stored.resource_version, vm.resource_version if vm is not None else None)
+        return versions, binding_of(port, labels)

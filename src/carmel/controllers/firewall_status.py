@@ -8,9 +8,9 @@ from datetime import datetime
 
 from carmel.controllers.runtime import condition, error_message, set_conditions
 from carmel.errors import CarmelError
-from carmel.network.firewall import MAX_ENTRIES, CompiledPolicy, Count, RuleRef, Ruleset
+from carmel.network.firewall import MAX_ENTRIES, CompiledPolicy, Count, RuleRef
 from carmel.resources.base import Condition
-from carmel.resources.firewallpolicy import Direction, FirewallPolicy, RuleCounter
+from carmel.resources.firewallpolicy import FirewallPolicy, RuleCounter
 
 _SHOWN_COUNTERS = 256
 """The busiest: a policy may have thousands of rules, and an object has a limited size."""
@@ -19,21 +19,15 @@ _SHOWN_RULES = 5
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """``selected`` is how many VMs the policy selects, ``error`` why it is not loaded as it is written."""
+    """``selected`` is how many VMs the policy selects, ``ports`` how many of their NICs it is in force on here,
+    ``crowded`` that a host has no room for it, ``error`` why else it is not loaded as it is written."""
 
     policy: CompiledPolicy
-    ruleset: Ruleset
     selected: int
+    ports: int
+    crowded: bool
     counted: Mapping[RuleRef, Count]
     error: CarmelError | None
-
-    @property
-    def ports(self) -> int:
-        return sum(
-            rules.port.interface is not None
-            and any(self.policy.ref in (rules.of(direction) or ()) for direction in Direction)
-            for rules in self.ruleset.ports.values()
-        )
 
 
 def describe(policy: FirewallPolicy, seen: Seen, now: datetime) -> None:
@@ -68,7 +62,7 @@ def _ready(seen: Seen, generation: int | None) -> Condition:
         closed = " Until then the VMs that it selects get nothing through." if seen.policy.refused else ""
         message = error_message(seen.error) + closed
         return condition("Ready", "False", seen.error.code, message, generation=generation)
-    if seen.policy.ref in seen.ruleset.refused:
+    if seen.crowded:
         message = (
             f"the policies asked before it leave no room: a host holds {MAX_ENTRIES:,} matches (peers times ports). "
             "Until there is room the VMs that it selects get nothing through."

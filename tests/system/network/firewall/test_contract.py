@@ -54,10 +54,13 @@ async def test_contract(real: Real, clause: Callable[[Subject], Awaitable[None]]
 
 async def test_a_kernel_that_cannot_refuses_and_keeps_nothing(real: Real) -> None:
     firewall = NftFirewall(SystemRunner(), namespace=real._wire.namespace)
+    refusal = None
     try:
         await firewall.load(rules(80))
     except Refused as error:
-        assert error.code == "NoBridgeTracking"
+        refusal = error.code
+    if refusal is not None:
+        assert refusal == "NoBridgeTracking"
         argv = ["nsenter", f"--net={real._wire.namespace}", "--", "nft", "list", "tables"]
         assert (await SystemRunner().run(Command(argv))).text == ""
     else:
