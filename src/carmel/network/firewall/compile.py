@@ -83,9 +83,6 @@ class Ruleset:
     refused: frozenset[PolicyRef] = frozenset()
 
 
-EMPTY = Ruleset({}, {}, {})
-
-
 @burst()
 def compile_policy(ref: PolicyRef, spec: FirewallPolicySpec) -> CompiledPolicy:
     """Raises ``TooLarge`` for a policy that alone has more matches than a host holds."""
