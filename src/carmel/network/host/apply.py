@@ -19,7 +19,9 @@ from carmel.network.names import LINK_GROUP, is_ours
 _IPV6 = Path("/proc/sys/net/ipv6/conf")
 _LATENCY = "100ms"
 _SHAPE_HANDLE = 0x10000
-_MAIN_TABLE, _SCOPE_LINK, _PROTOCOL_KERNEL = 254, 253, 2
+_MAIN_TABLE, _SCOPE_LINK = 254, 253
+_MADE_BY_THEMSELVES = {2, 9}
+"""RTPROT_KERNEL with an address, RTPROT_RA with a router's next advertisement (linux/rtnetlink.h)."""
 _ROUTE_ATTRIBUTES = ("dst", "gateway", "prefsrc", "priority")
 _BOND_MODES = {mode: number for number, mode in BOND_MODES.items()}
 _BRIDGE_SELF = 2
@@ -167,7 +169,7 @@ def routes_of(route: IPRoute, index: int) -> list[dict[str, Any]]:
     """Those of the main table that somebody set, the plain ones first: others lead through them."""
     found = []
     for message in route.get_routes(oif=index, table=_MAIN_TABLE):
-        if message["proto"] == _PROTOCOL_KERNEL:
+        if message["proto"] in _MADE_BY_THEMSELVES:
             continue
         values = {name: message.get(name) for name in _ROUTE_ATTRIBUTES if message.get(name) is not None}
         if message["dst_len"]:

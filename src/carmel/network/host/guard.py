@@ -18,6 +18,12 @@ from typing import Any
 from carmel.network.dataplane import PortPlan
 from carmel.network.names import GUARD_TABLE
 
+LOADED = f"list chain bridge {GUARD_TABLE} prerouting; list map bridge {GUARD_TABLE} ports"
+"""What ``loaded_chains`` wants to know: it does not grow with what the ports' chains say."""
+TABLE = f"list table bridge {GUARD_TABLE}"
+COUNTERS = f"list counters table bridge {GUARD_TABLE}"
+"""For ``dropped_packets``."""
+
 _HEADER = f"""
 add table bridge {GUARD_TABLE}
 add map bridge {GUARD_TABLE} ports {{ type ifname : verdict; }}
@@ -57,20 +63,20 @@ def guard_script(ports: Sequence[PortPlan], loaded: Mapping[str, str] | None) ->
     return (_HEADER if loaded is None else "") + "\n".join(lines) + "\n"
 
 
-def loaded_chains(table: Sequence[Mapping[str, Any]] | None) -> dict[str, str] | None:
+def loaded_chains(items: Sequence[Mapping[str, Any]] | None) -> dict[str, str] | None:
     """By port the chain that it is led to; ``None``: there is no table, or it is not whole."""
-    if table is None:
+    if items is None:
         return None
-    hooked = any(item.get("chain", {}).get("name") == "prerouting" for item in table)
-    leads = any(item.get("rule", {}).get("chain") == "prerouting" for item in table)
-    maps = [item["map"] for item in table if item.get("map", {}).get("name") == "ports"]
+    hooked = any(item.get("chain", {}).get("name") == "prerouting" for item in items)
+    leads = any(item.get("rule", {}).get("chain") == "prerouting" for item in items)
+    maps = [item["map"] for item in items if item.get("map", {}).get("name") == "ports"]
     if not hooked or not leads or not maps:
         return None
     return {name: verdict["jump"]["target"] for name, verdict in maps[0].get("elem", [])}
 
 
-def dropped_packets(table: Sequence[Mapping[str, Any]] | None) -> dict[str, int]:
-    counters = (item["counter"] for item in table or () if "counter" in item)
+def dropped_packets(items: Sequence[Mapping[str, Any]] | None) -> dict[str, int]:
+    counters = (item["counter"] for item in items or () if "counter" in item)
     return {counter["name"]: int(counter["packets"]) for counter in counters}
 
 

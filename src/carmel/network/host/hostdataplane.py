@@ -17,13 +17,12 @@ from carmel.network.dataplane import Address, NetworkPlan, PortCount, PortHandle
 from carmel.network.host import guard
 from carmel.network.host.check import check_network, check_port
 from carmel.network.host.dnsmasq import Dnsmasq, dhcp_plan
-from carmel.network.host.nat import nat_script
+from carmel.network.host.nat import LOADED, nat_script
 from carmel.network.host.netlink import Netlink
 from carmel.network.host.nft import Nft
 from carmel.network.host.plan import bridge_of, plan, removals
 from carmel.network.host.steps import MakeBridge, Remove
 from carmel.network.host.takeover import Takeovers
-from carmel.network.names import GUARD_TABLE, NAT_TABLE
 from carmel.run import Runner
 
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
@@ -109,7 +108,7 @@ class HostDataPlane:
     async def counters(self) -> Mapping[str, PortCount]:
         async with self._lock:
             links = (await self._netlink.observe()).links
-            dropped = guard.dropped_packets(await self._nft.table("bridge", GUARD_TABLE))
+            dropped = guard.dropped_packets(await self._nft.items(guard.COUNTERS))
             return {
                 # What a tap receives is what its VM sent.
                 name: PortCount(*links[name].sent, *links[name].received, dropped.get(name, 0))
@@ -187,12 +186,14 @@ class HostDataPlane:
         await self._settle_services(networks, ports)
 
     async def _settle_filters(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
-        loaded = guard.loaded_chains(await self._nft.table("bridge", GUARD_TABLE))
-        if loaded is not None or ports:
+        loaded = guard.loaded_chains(await self._nft.items(guard.LOADED))
+        if ports:
             script = guard.guard_script(ports, loaded)
             if script:
                 await self._nft.load(guard.afresh(script) if loaded is None else script)
-        if script := nat_script(networks, await self._nft.table("ip", NAT_TABLE)):
+        elif await self._nft.items(guard.TABLE) is not None:
+            await self._nft.load(guard.afresh(""))
+        if script := nat_script(networks, await self._nft.items(LOADED)):
             await self._nft.load(script)
 
     async def _settle_services(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 from carmel.network.dataplane import NetworkPlan
 from carmel.network.names import NAT_TABLE, nat_bridge
 
+LOADED = f"list table ip {NAT_TABLE}"
+"""What ``nat_script`` wants to know."""
 _STAMP = "made-of-"
 
 

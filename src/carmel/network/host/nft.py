@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from carmel.errors import Unavailable
+from carmel.errors import Refused, Unavailable
 from carmel.network.host.refusals import not_permitted
 from carmel.run import Command, Limits, Runner
 
@@ -29,14 +29,25 @@ class Nft:
             return
         if "Operation not permitted" in result.last_words:
             raise not_permitted()
+        if "Operation not supported" in result.last_words:
+            raise Refused(
+                "this kernel cannot filter or masquerade as the network needs",
+                code="KernelLacksFeature",
+                hint="nftables needs its bridge family, and for nat networks nft_chain_nat and nft_masq",
+            )
         lines = [line for line in result.last_words.splitlines() if "Error" in line] or [result.last_words]
         raise Unavailable(f"nft refused the network's rules: {lines[0].strip()}", code="FilterNotLoaded")
 
-    async def table(self, family: str, name: str) -> list[dict[str, Any]] | None:
-        """What is in a table; ``None``: there is none."""
-        argv = [*self._into, "nft", "--json", "list", "table", family, name]
-        result = await self._runner.run(Command(argv, limits=_LIMITS), check=False)
+    async def items(self, listing: str) -> list[dict[str, Any]] | None:
+        """What ``list`` commands tell; ``None``: something of it is not there."""
+        argv = [*self._into, "nft", "--json", listing]
+        try:
+            result = await self._runner.run(Command(argv, limits=_LIMITS), check=False)
+        except Refused as exc:
+            if exc.code == "ProgramMissing":
+                return None  # then nobody made a table either
+            raise
         if result.status != 0:
             return None
-        items: list[dict[str, Any]] = orjson.loads(result.stdout)["nftables"]
-        return items
+        # An object on a line of its own for each command.
+        return [item for line in result.stdout.splitlines() if line for item in orjson.loads(line)["nftables"]]

@@ -7,15 +7,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from carmel.errors import Refused
 from carmel.network.dataplane import PortCount, Rate
+from carmel.network.host.hostdataplane import HostDataPlane
 from carmel.network.host.netlink import Netlink
 from carmel.network.host.steps import Step
+from carmel.run import Command, Result
 from tests.system.network.host.lab import Lab, Tap, ethernet, nat, port, udp
 
 _FRAME_BYTES = 1500
@@ -198,7 +201,7 @@ async def test_after_a_crash_what_is_unwanted_goes_and_nobody_elses_is_touched(l
     assert list((lab.folder / "run").iterdir()) == []
     tables = (await lab.host.run("nft", "list", "tables")).text
     assert "table bridge theirs" in tables
-    assert "carmel-nat" not in tables
+    assert "carmel" not in tables
 
 
 async def test_after_a_crash_what_is_wanted_goes_on(lab: Lab) -> None:
@@ -250,3 +253,19 @@ async def test_without_privilege_the_reason_is_said(lab: Lab) -> None:
     result = await lab.host.run(*caps, "env", path, sys.executable, "-c", _ROOTLESS, lab.folder)
     assert result.text.strip() == "NotPermitted only root, or who has CAP_NET_ADMIN, may make host networks"
     assert await lab.interfaces() == {"lo", "up0"}
+
+
+class _NoPrograms:
+    async def run(
+        self, command: Command, *, check: bool = True, on_line: Callable[[str], None] | None = None
+    ) -> Result:
+        raise Refused("the program nft is not installed", code="ProgramMissing")
+
+
+async def test_a_host_without_the_programs_starts_and_refuses(lab: Lab) -> None:
+    plane = HostDataPlane(_NoPrograms(), lab.folder / "run", lab.folder / "state", namespace=lab.host.path)
+    await plane.adopt([], [])
+    with pytest.raises(Refused, match="nft is not installed"):
+        await plane.ensure_network(nat())
+    assert await lab.interfaces() == {"lo", "up0"}
+    await plane.aclose()

@@ -144,7 +144,7 @@ async def test_a_pass_over_an_uplink_that_is_settled_changes_nothing(lab: Lab) -
     network = bridged("ten", vlan=10)
     await lab.plane.ensure_network(network)
     await lab.plug(nic("one", network, "10.0.0.1", trunk=(30, 40)))
-    words = ["ip", "-o", "monitor", "link", "address"]
+    words = ["ip", "-o", "monitor", "link"]
     monitor = await asyncio.create_subprocess_exec(
         "nsenter", f"--net={lab.host.path}", "--", *words, stdout=asyncio.subprocess.PIPE
     )
@@ -176,7 +176,10 @@ async def _configured(lab: Lab) -> None:
     """The host is reached by up0, and reaches far networks by a router there."""
     await lab.host.ip(f"addr add {_HERE}/24 dev up0")
     await lab.host.ip("link set up0 up")
-    await lab.host.ip(f"route add 198.51.100.0/24 via {_THERE}")
+    await lab.host.ip(f"route add 198.51.100.0/24 via {_THERE} metric 7")
+    await lab.host.ip(f"route add default via {_THERE} src {_HERE}")
+    await lab.host.ip("addr add fd00:7::1/64 dev up0 nodad")
+    await lab.host.ip("route add default via fd00:7::2")
     await lab.outside.ip(f"addr add {_THERE}/24 dev out0")
     await lab.outside.ip(f"addr add {_FAR}/32 dev out0")
 
@@ -196,6 +199,13 @@ async def _soon(check: Callable[[], Awaitable[bool]], seconds: float = 20) -> bo
 
 async def _on(lab: Lab, interface: str) -> bool:
     return _HERE in (await lab.host.run("ip", "-o", "addr", "show", interface)).text
+
+
+async def _routes(lab: Lab) -> list[str]:
+    """Without what a cable that was just moved adds (linkdown, link-local)."""
+    texts = [(await lab.host.run("ip", "-o", f"-{family}", "route")).text for family in (4, 6)]
+    lines = "".join(texts).replace(" linkdown", "").splitlines()
+    return sorted(line.strip() for line in lines if "fe80" not in line)
 
 
 async def _bridge(lab: Lab) -> str | None:
@@ -222,9 +232,11 @@ async def test_the_only_way_in_is_refused_unless_it_is_to_be_taken_over(lab: Lab
 
 async def test_what_is_confirmed_stays_and_is_given_back_with_the_network(lab: Lab) -> None:
     await _configured(lab)
+    routes = await _routes(lab)
     await lab.plane.ensure_network(_only_way_in())
     bridge = await _bridge(lab)
     assert bridge is not None
+    assert await _routes(lab) == sorted(line.replace("up0", bridge) for line in routes)
     assert await _on(lab, bridge)
     assert not await _on(lab, "up0")
     assert await _soon(lambda: _is_reached(lab))
@@ -234,11 +246,13 @@ async def test_what_is_confirmed_stays_and_is_given_back_with_the_network(lab: L
     await lab.plane.remove_network("lan")
     assert await _bridge(lab) is None
     assert await _on(lab, "up0")
+    assert await _routes(lab) == routes
     assert await _soon(lambda: _is_reached(lab))
 
 
 async def test_what_nobody_confirms_comes_back_by_itself(lab: Lab) -> None:
     await _configured(lab)
+    routes = await _routes(lab)
     await lab.plane.ensure_network(_only_way_in(2))
 
     async def back() -> bool:
@@ -246,6 +260,7 @@ async def test_what_nobody_confirms_comes_back_by_itself(lab: Lab) -> None:
 
     assert await _soon(back)
     assert await _soon(lambda: _is_reached(lab))
+    assert await _routes(lab) == routes
     assert await _bridge(lab) is None
     with pytest.raises(Refused, match="the uplink up0 was put back") as refused:
         await lab.plane.ensure_network(_only_way_in(2))
