@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
 from carmel.errors import Refused
-from carmel.network.firewall import Connection, NftFirewall
+from carmel.network.firewall import Connection, NftFirewall, Ruleset
 from carmel.resources.firewallpolicy import Direction
 from carmel.run import Command, SystemRunner
-from tests.fakes.firewall_contract import CONTRACT, PORT, Subject, comes, rules
+from tests.fakes.firewall_contract import CONTRACT, PEER, PORT, Subject, comes, rules
 from tests.system.network.firewall.wire import UntrackedRunner, Wire, first_packet, marker
 
 _UPLINK = "uplink"
+FORBIDDEN = 1 << 20
 
 
 class Real:
@@ -76,3 +79,32 @@ async def test_a_new_daemon_takes_over(real: Real) -> None:
     await real.firewall.load(rules(81))
     assert not comes(real, 80)
     assert comes(real, 81)
+
+
+async def test_nothing_slips_through_while_rules_change(real: Real) -> None:
+    """What no ruleset allows is sent all the time: over changes, whole reloads, and ports that are forgotten."""
+    denied, stop = threading.Event(), threading.Event()
+    frame = first_packet(Connection(PEER, 6, 22), PORT.addresses[0], to_vm=True, tag=FORBIDDEN)
+
+    def send() -> None:
+        while not stop.is_set():
+            real._wire.send(_UPLINK, frame)
+            denied.set()
+
+    await real.firewall.load(rules(80))
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        await asyncio.to_thread(denied.wait)
+        for port in range(8000, 8010):
+            await real.firewall.load(rules(80, port))
+            await NftFirewall(UntrackedRunner(), namespace=real._wire.namespace).load(Ruleset({}, {}, {}))
+            real.firewall = NftFirewall(UntrackedRunner(), namespace=real._wire.namespace)
+            await real.firewall.load(rules(port))
+    finally:
+        stop.set()
+        sender.join()
+    assert PORT.interface is not None
+    real._wire.send(_UPLINK, first_packet(Connection(PEER, 6, 8009), PORT.addresses[0], to_vm=True, tag=1))
+    real._wire.send(_UPLINK, end := marker(FORBIDDEN))
+    assert real._wire.received(PORT.interface, end) == {1}
