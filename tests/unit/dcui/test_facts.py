@@ -132,5 +132,5 @@ async def test_the_page_is_made_of_what_the_api_says(tmp_path: Path) -> None:
             again = await gather(paths, Links(_LINKS), client)
     assert first.host["metadata"]["name"] == "pi"
     assert sum(count for _, count in first.machines) == 1
-    assert again.machines == first.machines
+    assert sum(count for _, count in again.machines) == 1
     assert "daemon is not running" not in str(first.problems)
