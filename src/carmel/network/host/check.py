@@ -173,14 +173,14 @@ def _check_nat_addresses(port: PortPlan, subnet: ipaddress.IPv4Network, network:
     if not port.addresses:
         raise Refused(f"a port of the network {network.name} needs its address", code="AddressMissing")
     for address in port.addresses:
-        if address.version == 4 and address not in list_edges(subnet) and address in subnet:
+        if address.version == 4 and address not in reserved_addresses(subnet) and address in subnet:
             continue
         raise Refused(
             f"the address {address} is not one for VMs of {subnet}", code="InvalidAddress", hint="leave it out"
         )
 
 
-def list_edges(subnet: ipaddress.IPv4Network) -> Collection[ipaddress.IPv4Address]:
+def reserved_addresses(subnet: ipaddress.IPv4Network) -> Collection[ipaddress.IPv4Address]:
     """Of the network itself, of the host, and the broadcast address."""
     return (subnet[0], subnet[1], subnet[-1])
 

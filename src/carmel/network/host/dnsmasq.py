@@ -51,7 +51,10 @@ class Dnsmasq:
 
     async def ensure(self, wanted: DhcpPlan) -> None:
         """Raises ``Refused`` (``ProgramMissing``, ``DhcpPortInUse``) or ``Unavailable``."""
-        changed = await asyncio.to_thread(self._write_reservations, wanted)
+        try:
+            changed = await asyncio.to_thread(self._write_reservations, wanted)
+        except OSError as exc:
+            raise Unavailable(f"cannot note the addresses of {wanted.nat.subnet}: {exc.strerror}") from exc
         arguments = self._arguments(wanted)
         pid = await asyncio.to_thread(self._running, wanted.bridge)
         if pid is not None and await asyncio.to_thread(_arguments_of, pid) == arguments:
@@ -141,7 +144,7 @@ class Dnsmasq:
 
     def _stop(self, bridge: str) -> None:
         self._end(bridge)
-        for kind in ("pid", "hosts", "leases"):
+        for kind in ("pid", "hosts", "leases", "part"):
             self._file(bridge, kind).unlink(missing_ok=True)
 
     def _end(self, bridge: str) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 from pyroute2 import IPRoute
 
-from carmel.errors import Refused
+from carmel.errors import Refused, Unavailable
 from carmel.network.dataplane import NetworkPlan
 from carmel.network.host.apply import put_back, routes_of
 from carmel.network.host.kernel import KernelState
@@ -67,12 +67,12 @@ def now() -> float:
 
 
 def read(file: Path) -> Record | None:
-    """``None``: there is none. Half a file cannot be: they are replaced whole."""
+    """``None``: there is none, or a disk's fault left nothing that can be used."""
     try:
         values = orjson.loads(file.read_bytes())
-    except FileNotFoundError:
+        return Record(**{**values, "stage": Stage(values["stage"])})
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
-    return Record(**{**values, "stage": Stage(values["stage"])})
 
 
 def write(file: Path, record: Record) -> None:
@@ -132,8 +132,17 @@ class Takeovers:
             Stage.PENDING, _digest(network), bridge_of(network), uplink.name, uplink.mtu,
             sorted(map(str, uplink.addresses)), routes, boot_id(), now() + network.uplink.confirm_seconds,
         )  # fmt: skip
-        await asyncio.to_thread(self._create, self._file(network), record)
-        await self._start_watch(self._file(network))
+        try:
+            await asyncio.to_thread(self._create, self._file(network), record)
+            await self._start_watch(self._file(network))
+        except BaseException as exc:
+            # Nothing was changed, and nothing will be without somebody who puts it back.
+            await self.forget(network)
+            if isinstance(exc, OSError):
+                raise Unavailable(
+                    f"cannot note how {uplink.name} is set up now: {exc.strerror}", code="NotNoted"
+                ) from exc
+            raise
 
     async def confirm(self, network: NetworkPlan) -> None:
         file = self._file(network)

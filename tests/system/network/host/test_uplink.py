@@ -223,7 +223,7 @@ def _only_way_in(seconds: int = 60) -> NetworkPlan:
 
 async def test_the_only_way_in_is_refused_unless_it_is_to_be_taken_over(lab: Lab) -> None:
     await _configured(lab)
-    with pytest.raises(Refused, match=r"up0 has addresses of this host \(192\.0\.2\.1/24\)") as refused:
+    with pytest.raises(Refused, match=r"up0 has addresses of this host \(192\.0\.2\.1/24, fd00:7::1/64\)") as refused:
         await lab.plane.ensure_network(bridged("lan"))
     assert refused.value.code == "UplinkInUse"
     assert await _bridge(lab) is None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carmel.network.dataplane import BondMode, NatPlan, NetworkPlan, PortPlan, Rate, UplinkPlan
@@ -124,6 +124,7 @@ def _wishes(draw: st.DrawFn) -> tuple[list[NetworkPlan], list[PortPlan]]:
     return networks, ports
 
 
+@settings(max_examples=60, deadline=None)
 @given(_wishes(), _wishes(), st.integers(0, 40))
 def test_from_anywhere_a_plan_leads_there_and_then_rests(
     before: tuple[list[NetworkPlan], list[PortPlan]], after: tuple[list[NetworkPlan], list[PortPlan]], cut: int
@@ -141,6 +142,7 @@ def test_from_anywhere_a_plan_leads_there_and_then_rests(
     assert plan(*after, state) == ()
 
 
+@settings(max_examples=60, deadline=None)
 @given(_wishes(), _wishes())
 def test_what_is_not_carmels_is_left_alone(
     before: tuple[list[NetworkPlan], list[PortPlan]], after: tuple[list[NetworkPlan], list[PortPlan]]
@@ -157,6 +159,7 @@ def test_what_is_not_carmels_is_left_alone(
     }
 
 
+@settings(max_examples=60, deadline=None)
 @given(_wishes())
 def test_in_the_end_nothing_is_left_and_addresses_are_back(wishes: tuple[list[NetworkPlan], list[PortPlan]]) -> None:
     state = KernelState(_THEIRS)
