@@ -50,6 +50,7 @@ class HostDataPlane:
             self._ports = {port.interface: port for port in ports if port.interface in links}
             await self._dnsmasq.stop_all_but({bridge_of(one) for one in networks if one.nat is not None})
             await self._settle()
+            await self._takeovers.keep_only({bridge_of(one) for one in networks})
 
     async def ensure_network(self, network: NetworkPlan) -> None:
         async with self._lock:

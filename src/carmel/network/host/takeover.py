@@ -15,7 +15,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -163,6 +163,16 @@ class Takeovers:
         """It is being removed, and may be made anew."""
         if network.uplink is not None:
             await asyncio.to_thread(lambda: self._file(network).unlink(missing_ok=True))
+
+    async def keep_only(self, bridges: Collection[str]) -> None:
+        """Forget those that no network has any more."""
+
+        def remove() -> None:
+            for file in self._folder.glob("*.json"):
+                if file.stem not in bridges:
+                    file.unlink(missing_ok=True)
+
+        await asyncio.to_thread(remove)
 
     async def recover(self) -> None:
         """After a start: do what a watching process that was killed would have done, and watch on."""

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import secrets
+import signal
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class Lab:
         space = Namespace(f"{self._tag}{what}")
         await SystemRunner().run(Command(["ip", "netns", "add", space.name]))
         self._stack.push_async_callback(SystemRunner().run, Command(["ip", "netns", "delete", space.name]))
+        self._stack.push_async_callback(_end_all, space)
         await space.ip("link set lo up")
         return space
 
@@ -99,6 +101,14 @@ class Lab:
         self._stack.callback(relay.stop)
         await space.ip("link set eth0 up")
         return Vm(port, space, self.folder, relay)
+
+
+async def _end_all(space: Namespace) -> None:
+    """Of a test that failed: whoever lives in a namespace that is ours alone."""
+    for pid in (await SystemRunner().run(Command(["ip", "netns", "pids", space.name]))).text.split():
+        if int(pid) != os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def _close(handles: PortHandles) -> None:
