@@ -118,7 +118,9 @@ def _worse(aspect: str, best: float, second: float) -> str:
         case "split clusters":
             return f"it would be in {second:g} clusters with other VMs, here in {best:g}"
         case "tight":
-            return f"{second - best:g} more CPUs are free there, which a larger VM may need together"
+            more = second - best
+            are = "CPU is" if more == 1 else "CPUs are"
+            return f"{more:g} more {are} free there, which a larger VM may need together"
         case "speed":
             return f"each vCPU could expect {(1 - second / best) * 100:.0f}% less of a CPU"
         case "busy":
