@@ -187,9 +187,11 @@ def _cpus(case: _Case) -> Iterator[str]:
     for cell, count in sorted(case.decision.layout.by_cell().items()):
         pool = occupancy.pool(silicon.cells[cell]).bit_count()
         load = occupancy.load[cell] + count
+        cpus = "1 CPU" if pool == 1 else f"{pool} CPUs"
+        vcpus = "1 vCPU" if load == 1 else f"{load} vCPUs"
         yield (
-            f"It shares {pool} CPUs of node {silicon.cells[cell].node} with other VMs: "
-            f"{load} vCPUs in all, {load / pool:.2g} for each CPU."
+            f"Its vCPUs float over {cpus} of node {silicon.cells[cell].node} that other shared VMs may use too: "
+            f"{vcpus} there by now, {load / pool:.2g} for each CPU."
         )
 
 
