@@ -89,11 +89,6 @@ class QemuMachine:
         """QEMU's exit status, once it ended and if it was started here."""
         return self._qemu.status if self._qemu is not None else None
 
-    async def wait_for_end(self) -> None:
-        """Until QEMU is gone."""
-        if self._qemu is not None:
-            await self._qemu.wait()
-
     # -- what can be done with it -------------------------------------------------------------------------------
     async def resume(self) -> None:
         async with self._busy:

@@ -129,7 +129,7 @@ class FirmwareStatus(Model):
 
 
 class BoardStatus(Model):
-    """``catalogue_id`` is what `carmel plan --board` calls it. ``limits`` and ``quirks`` are the catalogue's."""
+    """``catalogue_id`` is what `carmel plan --board` calls it; ``name`` and ``quirks`` are the catalogue's."""
 
     vendor: str | None = None
     product: str | None = None

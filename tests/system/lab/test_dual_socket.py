@@ -5,6 +5,7 @@ That they are is read from the machine's own kernel, by its shell.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -129,12 +130,11 @@ def await_daemon(lab: LabMachine, other_than: int) -> None:
     """Until init has started another carmeld and that one answers."""
     deadline = time.monotonic() + lab.patience
     while True:
-        try:
+        with contextlib.suppress(CarmelError, ValueError):
             lab.client.call("GET", "/readyz")
             if lab.daemon_pid() != other_than:
                 return
-        except (CarmelError, ValueError):
-            assert time.monotonic() < deadline, lab.last_words()
+        assert time.monotonic() < deadline, lab.last_words()
         time.sleep(0.5)
 
 

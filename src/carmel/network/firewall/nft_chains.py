@@ -153,8 +153,8 @@ def _key_expression(shape: Shape, direction: Direction, *, back: bool) -> Json:
     if shape.length is not None and shape.version is not None:
         address = _address(shape.version, direction, back=back)
         whole = 32 if shape.version == 4 else 128
-        zero = "0.0.0.0" if shape.version == 4 else "::"  # noqa: S104 - a network's address, nothing is bound
-        mask = ipaddress.ip_network(f"{zero}/{shape.length}").netmask
+        network = ipaddress.IPv4Network if shape.version == 4 else ipaddress.IPv6Network
+        mask = network((0, shape.length)).netmask
         parts.append(address if shape.length == whole else {"&": [address, str(mask)]})
     if shape.protocol:
         parts.append({"meta": {"key": "l4proto"}})
