@@ -96,6 +96,9 @@ Size = Annotated[
 Name = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=rf"^{DNS_LABEL}$")]
 """A name inside a resource: an RFC 1123 label."""
 
+Mac = Annotated[str, StringConstraints(to_lower=True, pattern=r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$")]
+"""A MAC address (IEEE 802), lower case."""
+
 
 class OwnerReference(Model):
     """Who this object goes with (garbage collection)."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import ipaddress
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from carmel.resources.base import LocalReference, Model, Resource, Status, Time
+from carmel.resources.base import LocalReference, Mac, Model, Resource, Status, Time
 from carmel.resources.kinds import Column, Kind
 
 VlanId = Annotated[int, Field(ge=1, le=4094)]
 """IEEE 802.1Q, 9.6: 0 is no VLAN and 4095 is reserved."""
+
+
+def _address(value: str) -> str:
+    return str(ipaddress.ip_address(value))
+
+
+IpAddress = Annotated[str, AfterValidator(_address)]
+"""IPv4 or IPv6, as RFC 5952 writes it."""
 
 
 class DataPlane(StrEnum):
@@ -41,11 +50,17 @@ class PortSpec(Model):
     network_ref: LocalReference
     vm_ref: LocalReference
     nic: str = Field(description="The NIC's name in the VM.")
-    mac: str
+    owner: str = Field(max_length=63, description="The uid of the VM: it stays when names are used again.")
+    mac: Mac
+    function: str | None = Field(
+        default=None, max_length=63, description="On a SmartNIC: the function that is plugged into the port."
+    )
     vlan: VlanId | None = None
     trunk: list[VlanId] | None = Field(default=None, max_length=4094)
-    addresses: list[str] | None = Field(
-        default=None, max_length=64, description="IP addresses that the source guard lets out; those learned if absent."
+    addresses: list[IpAddress] | None = Field(
+        default=None,
+        max_length=64,
+        description="IP addresses that the source guard lets out; any of this MAC if absent.",
     )
     source_guard: bool = Field(default=True, description="Drop frames with another source MAC or IP address.")
     limits: PortLimits | None = None
@@ -63,10 +78,14 @@ class PortCounters(Model):
 
 
 class PortStatus(Status):
-    """``interface``: the tap or representor that realises it."""
+    """``interface``: the tap or representor that realises it. ``mac``: the one that it has, where that is not
+    the wish's (a function that cannot be given one)."""
 
     data_plane: DataPlane | None = None
+    smart_nic: str | None = Field(default=None, alias="smartNIC", description="The SmartNIC that switches it.")
+    function: str | None = None
     interface: str | None = None
+    mac: str | None = None
     addresses: list[str] | None = None
     counters: PortCounters | None = None
     counted_at: Time | None = None
@@ -95,6 +114,7 @@ PORT = Kind(
         Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
         Column("Interface", ".status.interface", priority=1),
         Column("Data-Plane", ".status.dataPlane", priority=1),
+        Column("Function", ".status.function", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),
     ),
 )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from carmel.errors import NotFound
 from carmel.resources.core import EVENT, NAMESPACE, SECRET
 from carmel.resources.datastore import DATASTORE
+from carmel.resources.firewallpolicy import FIREWALL_POLICY
 from carmel.resources.host import HOST
 from carmel.resources.image import IMAGE
 from carmel.resources.kinds import Kind
 from carmel.resources.lease import LEASE
 from carmel.resources.network import NETWORK
+from carmel.resources.port import PORT
 from carmel.resources.rbac import CLUSTER_ROLE_BINDING, ROLE_BINDING
+from carmel.resources.smartnic import SMART_NIC
 from carmel.resources.task import TASK
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.resources.volume import VOLUME
@@ -21,7 +24,10 @@ KINDS: tuple[Kind, ...] = (
     VOLUME,
     DATASTORE,
     NETWORK,
+    PORT,
+    FIREWALL_POLICY,
     HOST,
+    SMART_NIC,
     TASK,
     NAMESPACE,
     SECRET,

@@ -73,6 +73,8 @@ def _with_defaults(*defaults: tuple[str, JsonObject]) -> ObjectStep:
 STEPS = Steps(
     objects={
         ("virtualmachines.carmel.dev", 1): _with_defaults(("cpu", {"policy": "Shared", "nestedVirtualization": False})),
+        ("virtualmachines.carmel.dev", 2): _with_defaults(("", {"iommu": False})),
+        ("networks.carmel.dev", 1): _with_defaults(("", {"dataPlane": "Host"})),
         ("hosts.carmel.dev", 1): _with_defaults(
             ("placement", {"cpuOvercommit": 16.0}),
             ("placement.rebalance", {"mode": "Automatic", "memoryPerPass": "64Gi", "movesPerPass": 8}),

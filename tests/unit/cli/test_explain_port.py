@@ -20,7 +20,13 @@ def obj(name: str, namespace: str | None = "default", **rest: Any) -> dict[str, 
 
 
 def port(name: str, vm: str, address: str) -> dict[str, Any]:
-    spec = {"networkRef": {"name": "lan"}, "vmRef": {"name": vm}, "nic": "eth0", "mac": "52:54:00:00:00:01"}
+    spec = {
+        "networkRef": {"name": "lan"},
+        "vmRef": {"name": vm},
+        "nic": "eth0",
+        "owner": "uid",
+        "mac": "52:54:00:00:00:01",
+    }
     return obj(name, spec=spec, status={"dataPlane": "Host", "interface": f"cmp{vm}", "addresses": [address]})
 
 

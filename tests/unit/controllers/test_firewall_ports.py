@@ -22,7 +22,13 @@ def vm(**labels: str) -> dict[str, Any]:
 
 
 def port(**status: Any) -> dict[str, Any]:
-    spec = {"networkRef": {"name": "lan"}, "vmRef": {"name": "web"}, "nic": "eth0", "mac": "52:54:00:00:00:01"}
+    spec = {
+        "networkRef": {"name": "lan"},
+        "vmRef": {"name": "web"},
+        "nic": "eth0",
+        "owner": "uid",
+        "mac": "52:54:00:00:00:01",
+    }
     return {"metadata": {"name": "web-0", "namespace": "default"}, "spec": spec, "status": status}
 
 

@@ -71,7 +71,8 @@ async def test_it_says_why_it_is_not_the_better_one(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("provider", ["nat", "bridge"])
 async def test_what_is_not_offered_says_so(store: Store, provider: str) -> None:
-    await store.create(NETWORK, {"metadata": {"name": "other"}, "spec": {"provider": provider}})
+    section = {"nat": {"subnet": "10.8.0.0/24"}, "bridge": {"uplinks": ["eth0"]}}[provider]
+    await store.create(NETWORK, {"metadata": {"name": "other"}, "spec": {"provider": provider, provider: section}})
     network = await settled(store, "other")
     assert conditions(network) == {"Accepted": ("False", "NotSupported"), "Ready": ("False", "NotSupported")}
     assert "backend" not in network["status"]

@@ -149,7 +149,7 @@ def test_a_volume_grows_but_never_shrinks() -> None:
 
 def test_a_network_keeps_its_provider() -> None:
     old = admit(NETWORK, {"metadata": {"name": "n"}}, None)
-    assert old["spec"] == {"provider": "user"}
+    assert old["spec"] == {"provider": "user", "dataPlane": "Host"}
     assert "spec.provider" in fields_of(NETWORK, {"metadata": {"name": "n"}, "spec": {"provider": "nat"}}, old)
 
 

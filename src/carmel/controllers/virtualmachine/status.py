@@ -23,7 +23,18 @@ from carmel.resources.virtualmachine import (
 )
 
 RESTART_REQUIRED = "RestartRequired"
-_READ_AT_START = ("cpu", "memory", "numa", "firmware", "disks", "networks", "cloud_init", "bios_uuid", "instance_uuid")
+_READ_AT_START = (
+    "cpu",
+    "memory",
+    "numa",
+    "firmware",
+    "disks",
+    "networks",
+    "iommu",
+    "cloud_init",
+    "bios_uuid",
+    "instance_uuid",
+)
 """What of a spec QEMU is started with: a change counts from the next start on."""
 
 

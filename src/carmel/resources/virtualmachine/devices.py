@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from carmel.resources.base import LocalReference, Model, Name, SecretKeyReference, Size
+from carmel.resources.base import LocalReference, Mac, Model, Name, SecretKeyReference, Size
+from carmel.resources.port import DataPlane, IpAddress, PortLimits, VlanId
 from carmel.units import MIB, TIB, parse_bytes
-
-Mac = Annotated[str, StringConstraints(to_lower=True, pattern=r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$")]
 
 
 class FirmwareType(StrEnum):
@@ -93,6 +92,30 @@ class NetworkInterface(Model):
     mac: Mac | None = Field(default=None, description="Its MAC address; derived from the VM's uid when absent.")
     forwards: list[Forward] | None = Field(
         default=None, max_length=64, description="Ports of the host that lead to the guest."
+    )
+    vlan: VlanId | None = Field(
+        default=None, description="bridge: untagged frames belong to this VLAN; the Network's when absent."
+    )
+    trunk: list[VlanId] | None = Field(
+        default=None, max_length=4094, description="bridge: VLANs that pass tagged, as well."
+    )
+    addresses: list[IpAddress] | None = Field(
+        default=None,
+        max_length=64,
+        description="IP addresses that the NIC may send from. nat: the one that DHCP gives; chosen when absent.",
+    )
+    source_guard: bool | None = Field(
+        default=None, description="Drop frames with another source MAC or IP address than the NIC's. True when absent."
+    )
+    limits: PortLimits | None = Field(default=None, description="How fast the VM may receive and send.")
+    mirror_to: LocalReference | None = Field(
+        default=None, description="A Port of the same Network that gets a copy of each frame, both ways."
+    )
+    queues: int | None = Field(
+        default=None, ge=1, le=16, description="Pairs of queues; one a vCPU, at most 4, when absent."
+    )
+    data_plane: DataPlane | None = Field(
+        default=None, description="Who switches this NIC; as the Network says when absent. Host makes it movable."
     )
 
     @field_validator("mac")

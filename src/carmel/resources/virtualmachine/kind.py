@@ -16,7 +16,7 @@ from carmel.resources.virtualmachine.status import VirtualMachineStatus
 class VirtualMachine(Resource):
     """A virtual machine."""
 
-    storage_version: ClassVar[int] = 2
+    storage_version: ClassVar[int] = 3
 
     spec: VirtualMachineSpec = Field(default_factory=VirtualMachineSpec)
     status: VirtualMachineStatus = Field(default_factory=VirtualMachineStatus)

@@ -61,6 +61,10 @@ class VirtualMachineSpec(Model):
     networks: list[NetworkInterface] = Field(
         default_factory=list, max_length=8, json_schema_extra=BY_NAME_SCHEMA, description="NICs; none without."
     )
+    iommu: bool = Field(
+        default=False,
+        description="Give the guest an IOMMU (Arm: SMMUv3), so that it can pass its NICs on to its own VMs.",
+    )
     cloud_init: CloudInit | None = None
     bios_uuid: Uuid | None = Field(
         default=None, alias="biosUUID", description="SMBIOS UUID that the guest sees; the VM's uid when absent."
