@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from carmel.errors import Cause
-from carmel.resources.base import JsonObject, Model, Resource, Status
+from carmel.resources.base import JsonObject, LocalReference, Model, Resource, Status
 from carmel.resources.kinds import Column, Kind
+from carmel.resources.nvmenamespace import NamespaceId, Serial
+from carmel.resources.port import IpAddress
+
+ExportName = Annotated[
+    str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+]
+"""The name of an export of an NBD server."""
 
 
 class DatastoreType(StrEnum):
+    """``Directory``: of the host. ``NVMe``: a file system on an NVMe namespace that nothing else uses. ``NBD``: disks
+    that another machine exports; each Volume on it is one of them."""
+
     DIRECTORY = "Directory"
+    NVME = "NVMe"
+    NBD = "NBD"
 
 
 class DirectoryDatastore(Model):
@@ -21,18 +34,46 @@ class DirectoryDatastore(Model):
     path: str | None = Field(default=None, max_length=1024, pattern=r"^/[^\x00\n]*$")
 
 
+class NVMeDatastore(Model):
+    """A namespace that the host sees, of a drive of its own or of a SmartNIC: by its controller's serial number."""
+
+    serial: Serial
+    namespace_id: NamespaceId = Field(default=1, alias="namespaceID")
+
+
+class NBDDatastore(Model):
+    """An NBD server, spoken to with TLS only. ``exports``: those that Volumes may be."""
+
+    address: IpAddress
+    port: int = Field(default=10809, ge=1, le=65535)
+    tls_secret_ref: LocalReference = Field(
+        description="A Secret in carmel-system with the keys username and psk (hexadecimal): who we are to the server, "
+        "and it to us.",
+    )
+    exports: list[ExportName] = Field(min_length=1, max_length=256, json_schema_extra={"x-kubernetes-list-type": "set"})
+    stall_seconds: int = Field(
+        default=600,
+        ge=0,
+        le=86400,
+        description="How long a VM's reads and writes wait while the server is away; after it they fail.",
+    )
+
+
 class DatastoreSpec(Model):
-    """Where it is. Only cluster-wide resources may name a path of the host."""
+    """Where it is. Only cluster-wide resources may name a path, a drive or an address of the host."""
 
     type: DatastoreType = DatastoreType.DIRECTORY
     directory: DirectoryDatastore = Field(default_factory=DirectoryDatastore)
+    nvme: NVMeDatastore | None = None
+    nbd: NBDDatastore | None = None
 
 
 class DatastoreStatus(Status):
-    """How large it is and what is left. Bytes."""
+    """How large it is and what is left. Bytes. ``device``: the block device that it lies on."""
 
     capacity_bytes: int | None = None
     free_bytes: int | None = None
+    device: str | None = None
 
 
 class Datastore(Resource):
@@ -43,13 +84,42 @@ class Datastore(Resource):
 
 
 def _validate(new: JsonObject, old: JsonObject | None) -> list[Cause]:
-    path = (((new.get("spec") or {}).get("directory")) or {}).get("path")
-    causes = []
+    spec = new.get("spec") or {}
+    causes = _type_causes(spec)
+    path = (spec.get("directory") or {}).get("path")
     if path is not None and ".." in path.split("/"):
         causes.append(Cause("spec.directory.path", "must not contain '..'"))
-    if old is not None and old.get("spec") != new.get("spec"):
+    if old is not None and _place(old.get("spec") or {}) != _place(spec):
         causes.append(Cause("spec", "a datastore cannot be moved: make another one", "FieldValueForbidden"))
     return causes
+
+
+def _type_causes(spec: JsonObject) -> list[Cause]:
+    kind = spec.get("type", DatastoreType.DIRECTORY)
+    causes = [
+        Cause(f"spec.{name}", f"is required with type {wanted}", "FieldValueRequired")
+        for name, wanted in (("nvme", DatastoreType.NVME), ("nbd", DatastoreType.NBD))
+        if kind == wanted and spec.get(name) is None
+    ]
+    given = {
+        "directory.path": (spec.get("directory") or {}).get("path"),
+        "nvme": spec.get("nvme"),
+        "nbd": spec.get("nbd"),
+    }
+    own = {DatastoreType.DIRECTORY: "directory.path", DatastoreType.NVME: "nvme", DatastoreType.NBD: "nbd"}[kind]
+    causes += [
+        Cause(f"spec.{name}", f"does not go with type {kind}", "FieldValueForbidden")
+        for name, value in given.items()
+        if name != own and value is not None
+    ]
+    return causes
+
+
+def _place(spec: JsonObject) -> JsonObject:
+    """What may not change: all, but how a server of disks is reached and which of its disks may be had."""
+    if spec.get("type") != DatastoreType.NBD:
+        return spec
+    return {"type": spec["type"]}
 
 
 DATASTORE = Kind(
@@ -67,6 +137,7 @@ DATASTORE = Kind(
         Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
         Column("Capacity", ".status.capacityBytes", "integer"),
         Column("Free", ".status.freeBytes", "integer"),
+        Column("Device", ".status.device", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),
     ),
 )

@@ -11,6 +11,7 @@ from carmel.resources.image import IMAGE
 from carmel.resources.kinds import Kind
 from carmel.resources.lease import LEASE
 from carmel.resources.network import NETWORK
+from carmel.resources.nvmenamespace import NVME_NAMESPACE
 from carmel.resources.port import PORT
 from carmel.resources.rbac import CLUSTER_ROLE_BINDING, ROLE_BINDING
 from carmel.resources.smartnic import SMART_NIC
@@ -28,6 +29,7 @@ KINDS: tuple[Kind, ...] = (
     FIREWALL_POLICY,
     HOST,
     SMART_NIC,
+    NVME_NAMESPACE,
     TASK,
     NAMESPACE,
     SECRET,

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from carmel.resources.base import LocalReference, Model, Resource, Status
 from carmel.resources.kinds import Column, Kind
+from carmel.resources.nvmenamespace import NVMeNamespaceState, NVMeOwner
 
 
 class SmartNICMode(StrEnum):
@@ -54,13 +55,14 @@ class FunctionOwner(Model):
 
 
 class FunctionStatus(Model):
-    """A PCI function that the NIC shows to its host. ``id`` is the NIC's name of it (``pf0vf3``). ``pci_address`` is
-    the host's: the host finds it by ``mac`` where the NIC cannot tell it."""
+    """A PCI function that the NIC shows to its host. ``id`` is the NIC's name of it (``pf0vf3``, ``pf0nvme0``).
+    ``pci_address`` is the host's: the host finds it by ``mac``, or by ``serial``, where the NIC cannot tell it."""
 
     id: str
     kind: FunctionKind
     pci_address: str | None = None
     mac: str | None = None
+    serial: str | None = Field(default=None, description="nvme: the controller's serial number.")
     representor: str | None = None
     iommu_group: int | None = None
     numa_node: int | None = None
@@ -79,6 +81,19 @@ class RepresentorStatus(Model):
     flavour: str
     function: str | None = None
     up: bool = False
+
+
+class ShownNamespace(Model):
+    """What the host may know of an NVMeNamespace of the NIC. ``owner`` is the VM that may have it; ``function`` the one
+    that shows it. Where its blocks come from stays with the NIC."""
+
+    name: str
+    state: NVMeNamespaceState = NVMeNamespaceState.CONNECTING
+    size_bytes: int | None = None
+    owner: NVMeOwner | None = None
+    function: str | None = None
+    stall_seconds: int | None = None
+    message: str | None = None
 
 
 class SmartNICSpec(Model):
@@ -117,6 +132,7 @@ class SmartNICStatus(Status):
     relay: str | None = Field(default=None, description="The URL on the host that leads to the NIC's API.")
     functions: list[FunctionStatus] | None = None
     representors: list[RepresentorStatus] | None = None
+    namespaces: list[ShownNamespace] | None = Field(default=None, description="NVMe namespaces that the NIC offers.")
 
 
 class SmartNIC(Resource):

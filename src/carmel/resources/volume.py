@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from carmel.errors import Cause
 from carmel.resources.base import JsonObject, LocalReference, Model, Resource, Size, Status, StatusError
+from carmel.resources.datastore import ExportName
 from carmel.resources.kinds import Column, Kind
 from carmel.units import MIB, TIB, parse_bytes
 
@@ -29,6 +30,10 @@ class VolumeSpec(Model):
         default=None, description="The Image it starts as a copy of; empty without."
     )
     datastore_ref: LocalReference = Field(default_factory=lambda: LocalReference(name="local"))
+    export: ExportName | None = Field(
+        default=None,
+        description="On a datastore of type NBD: the export that it is, as it is. No other Volume can be the same.",
+    )
 
     @field_validator("size")
     @classmethod
@@ -62,13 +67,19 @@ class Volume(Resource):
 def _validate(new: JsonObject, old: JsonObject | None) -> list[Cause]:
     spec = new.get("spec") or {}
     causes = []
-    if spec.get("size") is None and spec.get("imageRef") is None:
+    if spec.get("export") is not None:
+        causes += [
+            Cause(f"spec.{name}", "does not go with export: it is taken as it is", "FieldValueForbidden")
+            for name in ("size", "imageRef")
+            if spec.get(name) is not None
+        ]
+    elif spec.get("size") is None and spec.get("imageRef") is None:
         causes.append(Cause("spec.size", "is required for a volume without an image", "FieldValueRequired"))
     if old is not None:
         before = old.get("spec") or {}
         causes += [
             Cause(f"spec.{name}", "cannot be changed", "FieldValueForbidden")
-            for name in ("imageRef", "datastoreRef")
+            for name in ("imageRef", "datastoreRef", "export")
             if before.get(name) != spec.get(name)
         ]
         if before.get("size") and (not spec.get("size") or parse_bytes(spec["size"]) < parse_bytes(before["size"])):
