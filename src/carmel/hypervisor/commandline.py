@@ -21,11 +21,11 @@ from carmel.hypervisor.blockdevices import disk_arguments
 from carmel.hypervisor.config import Accelerator, KernelFirmware, MachineConfig, NicConfig, UefiFirmware
 from carmel.hypervisor.firmware import FirmwareFiles
 from carmel.hypervisor.layers import Layer
-from carmel.hypervisor.slots import Slots
+from carmel.hypervisor.slots import Slots, hot_plug_ports
 from carmel.paths import MachinePaths
 
 AGENT_PORT = "org.qemu.guest_agent.0"
-_HOT_PLUG_PORTS = 4
+_HOT_PLUG_CHASSIS, _NIC_CHASSIS = 1, 16
 _NO_KVM = Kvm(present=False)
 _CROWD = 4
 """More emulated vCPUs than this for each host CPU share one thread. Each with a thread of its own, they wait for each
@@ -100,7 +100,7 @@ def command_line(
     if config.cpu.count > most:
         raise Refused(f"{machine_type} takes at most {most} vCPUs", code="TooManyCPUs", field="spec.cpu.count")
     cpu_model = arch.cpu_model(config, qemu, platform.accelerator)
-    slots = Slots()
+    slots = Slots(iommu=config.iommu)
     argv = [
         str(qemu.binary),
         "-no-user-config",
@@ -113,9 +113,9 @@ def command_line(
         *_policies(qemu),
         *_channels(paths, start, slots),
         *_random_and_panic(qemu, slots),
-        *(word for index, nic in enumerate(config.nics) for word in _nic(index, nic, slots)),
+        *(word for index, nic in enumerate(config.nics) for word in _nic(index, nic, slots, own_port=config.iommu)),
         *disk_arguments(config, layers, slots),
-        *_hot_plug_ports(slots),
+        *_hot_plug_ports(slots, config),
         *(["-S"] if start.paused or start.incoming else []),
         *(["-incoming", "defer"] if start.incoming else []),
     ]
@@ -130,7 +130,10 @@ def _identity(config: MachineConfig, start: Start) -> list[str]:
 
 def _machine(config: MachineConfig, platform: Platform, machine_type: str, cpu_model: str) -> list[str]:
     arch = platform.architecture
-    options = arch.machine_options(config, platform.accelerator, platform.kvm)
+    options = {
+        **arch.machine_options(config, platform.accelerator, platform.kvm),
+        **(arch.iommu_options(platform.qemu) if config.iommu else {}),
+    }
     topology = arch.topology(config)
     return [
         "-machine",
@@ -236,7 +239,14 @@ def _random_and_panic(qemu: QemuAbilities, slots: Slots) -> list[str]:
     return words
 
 
-def _nic(index: int, nic: NicConfig, slots: Slots) -> list[str]:
+def _nic(index: int, nic: NicConfig, slots: Slots, *, own_port: bool) -> list[str]:
+    """``own_port``: it sits behind a port, is a group of its own to the guest's IOMMU, and can be unplugged."""
+    words = ["-netdev", as_json({**nic.netdev, "id": f"net{index}"})]
+    if own_port:
+        words += ["-device", as_json(_port(f"nicport{index}", _NIC_CHASSIS + index, slots.nic(index), bare=True))]
+        place: dict[str, object] = {"iommu_platform": True, "disable-legacy": "on", "bus": f"nicport{index}"}
+    else:
+        place = slots.nic(index)
     device = {
         "driver": "virtio-net-pci",
         "id": f"nic{index}",
@@ -244,15 +254,27 @@ def _nic(index: int, nic: NicConfig, slots: Slots) -> list[str]:
         "mac": nic.mac,
         # No boot ROM: it is x86 code, or slow; UEFI has its own driver.
         "romfile": "",
-        **slots.nic(index),
+        **place,
     }
-    return ["-netdev", as_json({**nic.netdev, "id": f"net{index}"}), "-device", as_json(device)]
+    return [*words, "-device", as_json(device)]
 
 
-def _hot_plug_ports(slots: Slots) -> list[str]:
+def _hot_plug_ports(slots: Slots, config: MachineConfig) -> list[str]:
     """Devices on the root bus cannot be plugged while the guest runs: these ports wait for them."""
     words = []
-    for index in range(_HOT_PLUG_PORTS):
-        port = {"driver": "pcie-root-port", "id": f"port{index}", "chassis": index + 1, **slots.port(index)}
+    for index in range(hot_plug_ports(iommu=config.iommu)):
+        port = _port(f"port{index}", _HOT_PLUG_CHASSIS + index, slots.port(index), bare=config.iommu)
         words += ["-device", as_json(port)]
     return words
+
+
+def _port(name: str, chassis: int, place: Mapping[str, object], *, bare: bool) -> dict[str, object]:
+    """A port that one device can be plugged into. ``bare``: firmware keeps none of the 64 KiB of I/O ports for it: they
+    would not do for sixteen, 4 KiB each, and no device behind it has any."""
+    return {
+        "driver": "pcie-root-port",
+        "id": name,
+        "chassis": chassis,
+        **({"io-reserve": 0} if bare else {}),
+        **place,
+    }

@@ -133,6 +133,8 @@ class MachineConfig:
     nics: tuple[NicConfig, ...] = ()
     numa: tuple[GuestNodeConfig, ...] = ()
     """The guest's NUMA nodes. One: the guest sees none, but its memory may be bound. Empty: neither."""
+    iommu: bool = False
+    """The guest has an IOMMU, and each NIC a port of its own: it can be given to a VM in the guest."""
     page_bytes: int | None = None
     """Back memory with huge pages of this size; ``None``: ordinary ones."""
     pinning: Pinning | None = None

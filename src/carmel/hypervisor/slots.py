@@ -6,12 +6,16 @@ host bridge's. A slot is only looked at if its function 0 is there.
 ======  ==============================
 slots   device
 ======  ==============================
-1-8     NIC 0 to 7
+1-8     NIC 0 to 7, or a port for each
 9-12    controllers (``_FIXED``)
 13      ports for hot-plug
 14      CD-ROMs
 16-31   disks, eight a slot
 ======  ==============================
+
+With an IOMMU, disks end at slot 23 and 24 to 31 have a port for hot-plug each. For functions of one slot are one group
+to a guest that was started with a device tree (Linux 6.1 enables ACS there only for what it finds later), and then two
+devices behind ports of one slot could not be given to two VMs.
 """
 
 from __future__ import annotations
@@ -24,12 +28,20 @@ _FIXED = {"channels": (9, 0), "rng": (9, 1), "panic": (9, 2), "scsi": (10, 0), "
 _PORTS = 13
 _CDROMS = 14
 _FIRST_DISK, _LAST_SLOT = 16, 31
+_FIRST_LONE_PORT = 24
+
+
+def hot_plug_ports(*, iommu: bool) -> int:
+    """How many devices can be plugged while the guest runs. One that hands devices on to VMs of its own needs more."""
+    return _LAST_SLOT - _FIRST_LONE_PORT + 1 if iommu else 4
 
 
 class Slots:
     """Hands out addresses as the ``bus``, ``addr`` and ``multifunction`` properties of ``-device``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, iommu: bool = False) -> None:
+        self._iommu = iommu
+        self._last_disk = _FIRST_LONE_PORT - 1 if iommu else _LAST_SLOT
         self._next_disk = 0
 
     def nic(self, index: int) -> dict[str, object]:
@@ -41,7 +53,7 @@ class Slots:
         return _address(*_FIXED[name], shared=True)
 
     def port(self, index: int) -> dict[str, object]:
-        return _address(_PORTS, index, shared=True)
+        return _address(_FIRST_LONE_PORT + index, 0) if self._iommu else _address(_PORTS, index, shared=True)
 
     def cdrom(self, index: int) -> dict[str, object]:
         if index >= _FUNCTIONS:
@@ -51,8 +63,9 @@ class Slots:
     def disk(self) -> dict[str, object]:
         """Disks come one behind the other: a disk added at the end moves none."""
         slot, function = divmod(self._next_disk, _FUNCTIONS)
-        if _FIRST_DISK + slot > _LAST_SLOT:
-            raise Refused("a VM has at most 128 disks", code="TooManyDevices", field="spec.disks")
+        if _FIRST_DISK + slot > self._last_disk:
+            most = (self._last_disk - _FIRST_DISK + 1) * _FUNCTIONS
+            raise Refused(f"this VM has at most {most} disks", code="TooManyDevices", field="spec.disks")
         self._next_disk += 1
         return _address(_FIRST_DISK + slot, function, shared=True)
 

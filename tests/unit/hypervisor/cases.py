@@ -52,6 +52,7 @@ SHAPES: Mapping[str, Sequence[Accelerator]] = {
     "numa-hugepages": (Accelerator.KVM, Accelerator.TCG),
     "nested": (Accelerator.KVM, Accelerator.TCG),
     "gicv2": tuple(Accelerator),
+    "iommu": tuple(Accelerator),
     "wide": (Accelerator.KVM, Accelerator.TCG),
 }
 """What a machine is like, and the accelerators that it is made for."""
@@ -111,6 +112,9 @@ def shaped(shape: str, *, uefi: bool = False) -> MachineConfig:
             return replace(small, page_bytes=2 * MIB, numa=nodes(32 * MIB, 32 * MIB))
         case "nested":
             return replace(config, cpu=replace(config.cpu, nested=True))
+        case "iommu":
+            second = NicConfig("b", "52:54:00:12:34:57", {"type": "user"})
+            return replace(config, iommu=True, nics=(*config.nics, second))
         case "gicv2":
             return replace(config, cpu=replace(config.cpu, gic_version=2))
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import replace
@@ -14,6 +15,7 @@ from carmel.hypervisor.arch import architecture
 from carmel.hypervisor.commandline import CommandLine, Platform, Start, command_line
 from carmel.hypervisor.config import Accelerator, CpuConfig, MachineConfig, NicConfig
 from carmel.hypervisor.firmware import FirmwareFiles
+from carmel.hypervisor.slots import Slots, hot_plug_ports
 from carmel.resources.virtualmachine import DiskBus
 from tests.unit.hypervisor.cases import (
     HERE,
@@ -31,7 +33,7 @@ from tests.unit.hypervisor.cases import (
 
 FIRMWARE = FirmwareFiles(Path("/code.fd"), None)
 # Words of x86 machines that must never be in an Arm guest's command line.
-FORBIDDEN = re.compile(r"hpet|q35|seabios|bios-256k|vga|x86_64-cpu|isa-|kvmclock|smm", re.IGNORECASE)
+FORBIDDEN = re.compile(r"hpet|q35|seabios|bios-256k|vga|x86_64-cpu|isa-|kvmclock|smm(?!uv3)", re.IGNORECASE)
 
 
 def build(
@@ -82,6 +84,45 @@ def test_an_address_stays_when_a_device_is_added() -> None:
     )
     assert before
     assert before == after
+
+
+def test_with_an_iommu_each_nic_has_a_port_of_its_own_at_its_slot() -> None:
+    config = replace(
+        machine(), nics=tuple(NicConfig(f"n{n}", f"52:54:00:12:34:5{n}", {"type": "user"}) for n in range(8))
+    )
+    argv = build(replace(config, iommu=True)).argv
+    devices = [json.loads(word) for word in argv if word.startswith('{"driver"')]
+    ports = [device for device in devices if device["driver"] == "pcie-root-port"]
+    nics = [device for device in devices if device["driver"] == "virtio-net-pci"]
+    before = [json.loads(word)["addr"] for word in build(config).argv if '"id":"nic' in word]
+    behind = {port["id"]: port["addr"] for port in ports if port["id"].startswith("nicport")}
+    assert [behind[nic["bus"]] for nic in nics] == before
+    assert len({port["chassis"] for port in ports}) == len(ports) == 16
+
+
+@pytest.mark.parametrize(("iommu", "most"), [(False, 128), (True, 64)])
+def test_disks_end_where_ports_begin(iommu: bool, most: int) -> None:
+    slots = Slots(iommu=iommu)
+    taken = {slots.disk()["addr"] for _ in range(most)}
+    assert len(taken) == most
+    assert not taken & {slots.port(index)["addr"] for index in range(hot_plug_ports(iommu=iommu))}
+    with pytest.raises(Refused) as caught:
+        slots.disk()
+    assert (caught.value.code, caught.value.field) == ("TooManyDevices", "spec.disks")
+
+
+@pytest.mark.parametrize(("name", "devices"), [("aarch64", frozenset[str]()), ("x86_64", frozenset({"arm-smmuv3"}))])
+def test_an_iommu_that_cannot_be_had_is_refused(name: str, devices: frozenset[str]) -> None:
+    qemu = replace(
+        abilities("7.2"),
+        devices=devices,
+        machine_types={"pc-q35-7.2": 288, "virt-7.2": 512},
+        cpu_models=frozenset({"max", "cortex-a57"}),
+    )
+    platform = Platform(architecture(name), qemu, Accelerator.TCG, FIRMWARE)
+    with pytest.raises(Refused) as caught:
+        command_line(replace(machine(), iommu=True), platform, PATHS, Start("0123abcd", SOCKETS), layers())
+    assert (caught.value.code, caught.value.field) == ("IOMMUUnavailable", "spec.iommu")
 
 
 def test_the_newest_machine_type_is_pinned() -> None:

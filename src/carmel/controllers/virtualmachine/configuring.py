@@ -43,6 +43,7 @@ def machine_config(
         disks=tuple(_disk(disk, path) for disk, path in zip(spec.disks, volumes, strict=True)),
         cdroms=(seed,) if seed is not None else (),
         nics=tuple(plan.config for plan in nics),
+        iommu=spec.iommu,
         numa=guest_nodes(placement, ground),
         page_bytes=placement.request.page_bytes,
         pinning=pinning_of(placement, ground),

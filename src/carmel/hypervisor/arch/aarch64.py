@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from carmel.errors import Refused
 from carmel.hardware.model import Kvm
 from carmel.hypervisor.abilities import QemuAbilities
-from carmel.hypervisor.arch.base import check_nesting, newest
+from carmel.hypervisor.arch.base import check_nesting, newest, no_iommu
 from carmel.hypervisor.config import Accelerator, CpuConfig, MachineConfig, UefiFirmware
 from carmel.resources.virtualmachine import GICV2_VCPUS
 
@@ -40,6 +40,11 @@ class Aarch64:
             "acpi": "on" if isinstance(config.firmware, UefiFirmware) else "off",
             "dump-guest-core": "off",
         }
+
+    def iommu_options(self, qemu: QemuAbilities) -> Mapping[str, str]:
+        if "arm-smmuv3" not in qemu.devices:
+            raise no_iommu("this QEMU has no SMMUv3")
+        return {"iommu": "smmuv3"}
 
     def cpu_model(self, config: MachineConfig, qemu: QemuAbilities, accelerator: Accelerator) -> str:
         wanted = config.cpu.model

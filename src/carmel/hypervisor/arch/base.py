@@ -37,6 +37,10 @@ class Architecture(Protocol):
         ``NestedVirtualizationUnavailable``, ``UnknownGICVersion``, ``TooManyCPUs``, ``UnsupportedFirmware``."""
         ...
 
+    def iommu_options(self, qemu: QemuAbilities, /) -> Mapping[str, str]:
+        """Options of ``-machine`` that give the guest an IOMMU. Raises ``Refused`` (``IOMMUUnavailable``)."""
+        ...
+
     def cpu_model(self, config: MachineConfig, qemu: QemuAbilities, accelerator: Accelerator) -> str:
         """The value of ``-cpu``, features included. Raises ``Refused`` (``UnknownCPUModel``)."""
         ...
@@ -56,6 +60,15 @@ def check_nesting(config: MachineConfig, accelerator: Accelerator, kvm: Kvm) -> 
         code="NestedVirtualizationUnavailable",
         field="spec.cpu.nestedVirtualization",
         hint="leave spec.cpu.nestedVirtualization out, or run the VM on a host that can nest or that emulates",
+    )
+
+
+def no_iommu(reason: str) -> Refused:
+    return Refused(
+        f"the guest cannot have an IOMMU: {reason}",
+        code="IOMMUUnavailable",
+        field="spec.iommu",
+        hint="leave spec.iommu out",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from carmel.errors import Refused
 from carmel.hardware.model import Kvm
 from carmel.hypervisor.abilities import QemuAbilities
-from carmel.hypervisor.arch.base import check_nesting, newest
+from carmel.hypervisor.arch.base import check_nesting, newest, no_iommu
 from carmel.hypervisor.config import Accelerator, MachineConfig, UefiFirmware
 
 
@@ -37,6 +37,9 @@ class X86:
         # Distances tell enough; the guest's table of latencies and bandwidths (HMAT) would be invented.
         numa = {"hmat": "off"} if config.numa else {}
         return {"hpet": "off", "smm": "off", "vmport": "off", "dump-guest-core": "off", **numa}
+
+    def iommu_options(self, _qemu: QemuAbilities) -> Mapping[str, str]:
+        raise no_iommu("x86-64 guests get none yet")
 
     def cpu_model(self, config: MachineConfig, qemu: QemuAbilities, accelerator: Accelerator) -> str:
         model = config.cpu.model or ("max" if accelerator is Accelerator.TCG else "host")
