@@ -17,11 +17,12 @@ from carmel.controllers.image_source import ImageSources
 from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.namespaces import add_namespace_controller
 from carmel.controllers.network import NetworkController
-from carmel.controllers.network_nics import UserNics
+from carmel.controllers.network.usernics import UserNics
 from carmel.controllers.placement import Mover, Places, Rebalancer, Surveyor
 from carmel.controllers.placement.hotplug import Hotplug
 from carmel.controllers.runtime import Runtime
 from carmel.controllers.virtualmachine import Dependencies, LaunchedSpecs, VirtualMachineController
+from carmel.controllers.virtualmachine.nics import NicSources
 from carmel.controllers.volume import VolumeController
 from carmel.daemon.disks import DatastoreDisks
 from carmel.daemon.platform import describe
@@ -74,7 +75,7 @@ class Controllers:
             Dependencies(
                 hypervisor=hypervisor,
                 disks=DatastoreDisks(datastores),
-                nics=UserNics(backends, runtime.clock),
+                nics=NicSources([UserNics(backends, runtime.clock)]),
                 seeds=CloudInitSeeds(),
                 paths=paths,
                 boot_id=facts.boot_id,

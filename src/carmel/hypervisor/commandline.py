@@ -254,9 +254,16 @@ def _nic(index: int, nic: NicConfig, slots: Slots, *, own_port: bool) -> list[st
         "mac": nic.mac,
         # No boot ROM: it is x86 code, or slow; UEFI has its own driver.
         "romfile": "",
+        **_queues(nic),
         **place,
     }
     return [*words, "-device", as_json(device)]
+
+
+def _queues(nic: NicConfig) -> dict[str, object]:
+    """An interrupt for each queue, receiving and sending, and two more: configuration and control queue (virtio
+    specification, "Network Device", virtqueues)."""
+    return {"mq": True, "vectors": 2 * nic.queues + 2} if nic.queues > 1 else {}
 
 
 def _hot_plug_ports(slots: Slots, config: MachineConfig) -> list[str]:

@@ -108,12 +108,20 @@ class Helper:
 
 @dataclass(frozen=True, slots=True)
 class NicConfig:
-    """One NIC. ``netdev`` are the options of ``-netdev`` without ``id`` (``{"type": "user", ...}``)."""
+    """One NIC. ``netdev`` are the options of ``-netdev`` without ``id`` (``{"type": "user", ...}``).
+
+    ``descriptors`` are open files that these options name by their numbers: QEMU gets them under the same numbers, and
+    whoever opened them closes them when ``launch`` is over. ``queues`` are pairs. ``function``: the PCI address of the
+    host's function that is the NIC, in place of a virtual one; ``netdev`` is empty then.
+    """
 
     name: str
     mac: str
     netdev: Mapping[str, object]
     helper: Helper | None = None
+    descriptors: tuple[int, ...] = ()
+    queues: int = 1
+    function: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,8 @@ class Launching:
             process = await self._spawn(self._what(helper.argv), started)
             helpers.append(process)
             await wait_until_ready(helper, process, self._paths.qemu_log, record.log_offset)
-        qemu = await self._start_qemu(record, [listener.fileno() for listener in listeners], started)
+        descriptors = [fd for nic in self.config.nics for fd in nic.descriptors]
+        qemu = await self._start_qemu(record, [*(each.fileno() for each in listeners), *descriptors], started)
         for listener in listeners:
             # QEMU has them: when it ends, so do connections to it.
             listener.close()

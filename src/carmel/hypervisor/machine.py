@@ -133,7 +133,8 @@ class Hypervisor(Protocol):
     """Starts VMs and finds those that run."""
 
     async def launch(self, config: MachineConfig, *, paused: bool = False, restore: bool = False) -> Machine:
-        """Start a VM; with ``restore`` from its saved state, which is removed once it runs.
+        """Start a VM; with ``restore`` from its saved state, which is removed once it runs. The descriptors of its
+        NICs stay the caller's, who closes them afterwards.
 
         All or nothing. Raises ``Refused`` (``PortInUse``, ``NoAccelerator``, ``QEMUTooOld``, ``MachineRunning``...),
         ``Unavailable``, or what QEMU said before it ended (``QEMUFailed``).

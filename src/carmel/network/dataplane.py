@@ -81,7 +81,8 @@ class PortPlan:
 
     ``addresses``: those that the source guard lets out; empty: any, from this MAC only. Of a ``nat`` network it is the
     address that DHCP gives. ``trunk``: VLANs that pass tagged. ``mirror_to``: another port's ``interface``.
-    ``ingress`` and ``egress`` are as the VM sees them.
+    ``ingress`` and ``egress`` are as the VM sees them. ``representor``: on a SmartNIC, the interface of a function that
+    is plugged in, in place of a tap.
     """
 
     owner: str
@@ -95,6 +96,7 @@ class PortPlan:
     ingress: Rate | None = None
     egress: Rate | None = None
     mirror_to: str | None = None
+    representor: str | None = None
 
     @property
     def interface(self) -> str:

@@ -66,26 +66,27 @@ def mac_address(uid: str, nic: str) -> str:
 def plan_nics(
     uid: str,
     host_name: str,
-    wanted: Sequence[tuple[NetworkInterface, Network]],
+    wanted: Sequence[tuple[int, NetworkInterface, Network]],
     before: Sequence[NetworkInterfaceStatus],
-    sockets: Sequence[Path],
+    sockets: Mapping[int, Path],
     backend: Backend,
     is_free: IsFree,
 ) -> tuple[NicPlan, ...]:
-    """One plan a NIC, in order. ``before`` are the NICs of the VM's last start: their ports are taken again.
+    """One plan a NIC, in order. ``wanted`` says of each which of the VM's NICs it is, by number. ``before`` are the
+    NICs of the VM's last start: their ports are taken again.
 
-    ``sockets`` are paths for helpers, one a NIC. Raises ``Refused`` (``NotSupported``, ``PortInUse``).
+    ``sockets`` are paths for helpers, by these numbers. Raises ``Refused`` (``NotSupported``, ``PortInUse``).
     """
     taken: set[HostPort] = set()
     # Ports that somebody asked for are not given away by choice.
     asked = {
         HostPort(forward.protocol, forward.host_address, forward.host_port)
-        for nic, _ in wanted
+        for _, nic, _ in wanted
         for forward in nic.forwards or []
         if forward.host_port is not None
     }
     plans = []
-    for index, (nic, network) in enumerate(wanted):
+    for index, nic, network in wanted:
         _require_user(network, index)
         subnet = ipaddress.IPv4Network((network.spec.user or UserNetwork()).subnet)
         addresses = _Addresses(subnet, str(subnet[_FIRST_GUEST + index]))

@@ -36,7 +36,7 @@ def plan(backend: Backend, folder: Path) -> NicPlan:
     forwards = [Forward(guest_port=port) for port in (ECHO, GREETER)]
     nic = NetworkInterface(name="net0", network_ref=LocalReference(name="default"), forwards=forwards)
     network = Network(metadata=ObjectMeta(name="default"), spec=NetworkSpec(user=UserNetwork(subnet="10.9.8.0/24")))
-    return plan_nics("test", "guest", [(nic, network)], (), [folder / "net0"], backend, can_bind)[0]
+    return plan_nics("test", "guest", [(0, nic, network)], (), {0: folder / "net0"}, backend, can_bind)[0]
 
 
 @contextlib.asynccontextmanager

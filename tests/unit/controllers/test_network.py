@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from carmel.controllers.network import NetworkController
-from carmel.controllers.network_nics import UserNics
+from carmel.controllers.network.usernics import UserNics
 from carmel.controllers.runtime import Runtime, SystemClock
+from carmel.controllers.virtualmachine.ports import VmOfNics, WantedNic
 from carmel.errors import CarmelError
 from carmel.network import backends
 from carmel.network.backends import Backend, Backends
-from carmel.paths import Paths
+from carmel.paths import MachinePaths, Paths
 from carmel.resources.base import JsonObject, ObjectMeta
 from carmel.resources.network import NETWORK, Network
-from carmel.resources.virtualmachine import Forward, NetworkInterface
+from carmel.resources.virtualmachine import Forward, NetworkInterface, VirtualMachine, VirtualMachineSpec
 from carmel.run import SystemRunner
 from carmel.store.protocol import Store
 from tests.stores import open_store
@@ -78,21 +79,27 @@ async def test_what_is_not_offered_says_so(store: Store, provider: str) -> None:
     assert "backend" not in network["status"]
 
 
+def vm(uid: str, paths: MachinePaths) -> VmOfNics:
+    return VmOfNics(
+        VirtualMachine(metadata=ObjectMeta(name=uid, uid=uid), spec=VirtualMachineSpec()),
+        VirtualMachineSpec(),
+        (),
+        paths,
+    )
+
+
+def wanted(forward: Forward) -> WantedNic:
+    return WantedNic(0, NetworkInterface(name="n", forwards=[forward]), Network(metadata=ObjectMeta(name="d")))
+
+
 async def test_a_port_is_given_to_one_vm_at_a_time(tmp_path: Path) -> None:
     nics = UserNics(Backends(SystemRunner(), forced=Backend.SLIRP), SystemClock())
     paths = Paths(tmp_path, tmp_path, tmp_path).machine("x")
-    wanted = [(NetworkInterface(name="n", forwards=[Forward(guest_port=22)]), Network(metadata=ObjectMeta(name="d")))]
-    (first,) = await nics.plan("one", "one", wanted, (), paths)
-    (again,) = await nics.plan("one", "one", wanted, (), paths)
+    (first,) = await nics.plan(vm("one", paths), [wanted(Forward(guest_port=22))])
+    (again,) = await nics.plan(vm("one", paths), [wanted(Forward(guest_port=22))])
     assert first == again
     assert first.status.forwards is not None
     port = first.status.forwards[0].host_port
-    asked = [
-        (
-            NetworkInterface(name="n", forwards=[Forward(guest_port=22, host_port=port)]),
-            Network(metadata=ObjectMeta(name="d")),
-        )
-    ]
     with pytest.raises(CarmelError) as caught:
-        await nics.plan("two", "two", asked, (), paths)
+        await nics.plan(vm("two", paths), [wanted(Forward(guest_port=22, host_port=port))])
     assert caught.value.code == "PortInUse"

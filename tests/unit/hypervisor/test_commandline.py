@@ -125,6 +125,18 @@ def test_an_iommu_that_cannot_be_had_is_refused(name: str, devices: frozenset[st
     assert (caught.value.code, caught.value.field) == ("IOMMUUnavailable", "spec.iommu")
 
 
+def test_queues_have_an_interrupt_each() -> None:
+    netdev = {"type": "tap", "fds": "30:31:32:33", "vhost": True, "vhostfds": "34:35:36:37"}
+    nic = NicConfig("a", "52:54:00:12:34:57", netdev, descriptors=(30, 31, 32, 33, 34, 35, 36, 37), queues=4)
+    argv = build(replace(machine(), nics=(nic,))).argv
+    device = json.loads(next(word for word in argv if "virtio-net-pci" in word))
+    assert (device["mq"], device["vectors"]) == (True, 10)
+    assert json.loads(value_after(argv, "-netdev")) == {**netdev, "id": "net0"}
+    one = json.loads(next(word for word in build(machine()).argv if "virtio-net-pci" in word))
+    assert "mq" not in one
+    assert "vectors" not in one
+
+
 def test_the_newest_machine_type_is_pinned() -> None:
     assert build(machine()).machine_type == "virt-7.2"
     assert build(machine(), version="10.0").machine_type == "virt-10.0"

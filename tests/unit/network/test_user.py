@@ -41,9 +41,9 @@ def plan(
     return plan_nics(
         uid,
         "web",
-        [(one, on or network()) for one in nics],
+        [(index, one, on or network()) for index, one in enumerate(nics)],
         before,
-        [Path(f"/run/vm/net{index}") for index in range(len(nics))],
+        {index: Path(f"/run/vm/net{index}") for index in range(len(nics))},
         backend,
         lambda port: port.port not in busy,
     )

@@ -68,6 +68,7 @@ class VirtualMachineController:
         self._clock = runtime.clock
         self._hypervisor = dependencies.hypervisor
         self._launched = dependencies.launched
+        self._nics = dependencies.nics
         self._places = dependencies.places
         self._places.ledger.listen(self)
         self._store = runtime.store
@@ -126,8 +127,10 @@ class VirtualMachineController:
                 self._places.follow(vm, machine)
             observed = await self._observer.observe(vm)
             plan = make_plan(observed)
-            if observed.machine is None and not plan.wants_place:
-                self._places.leave(uid)
+            if observed.machine is None:
+                await self._nics.release(uid)
+                if not plan.wants_place:
+                    self._places.leave(uid)
             if not plan.steps:
                 await self._show(observed, plan)
                 return plan.look_again

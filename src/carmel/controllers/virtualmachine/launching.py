@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from carmel.controllers.runtime import Key
 from carmel.controllers.virtualmachine import ports
 from carmel.controllers.virtualmachine.configuring import machine_config
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
+from carmel.controllers.virtualmachine.nics import close_descriptors
 from carmel.controllers.virtualmachine.observed import Launched, Observed
 from carmel.controllers.virtualmachine.observing import Reader
 from carmel.controllers.virtualmachine.status import identities
@@ -47,6 +49,7 @@ class Launcher:
         except BaseException:
             if self.hypervisor.machine(uid) is None:
                 self.places.leave(uid)
+                await self.nics.release(uid)
             raise
 
     async def _launch(self, observed: Observed, step: Launch) -> Machine:
@@ -58,18 +61,21 @@ class Launcher:
         kernel = await self._kernel(vm, spec)
         seed = await self._seed(vm, spec, restore=step.restore)
         nics = await self._nics(vm, spec, observed)
-        ledger = self.places.ledger
-        placement, decided = ledger.placement(uid), ledger.decided(uid)
-        if placement is None or decided is None:
-            raise Conflict("the VM lost its place before it was started", code="PlaceLost")
-        config = machine_config(
-            vm, spec, placement, ledger.ground, volumes=volumes, kernel=kernel, seed=seed, nics=nics
-        )
-        # The answer to a wish for a restart is the start that comes after it, from whatever spec.
-        answered = spec.model_copy(update={"restart_requested_at": vm.spec.restart_requested_at})
-        statuses = tuple(plan.status for plan in nics)
-        await self.launched.put(uid, Launched(answered, observed.host.boot_id, statuses, Recorded(decided)))
-        return await self.hypervisor.launch(config, paused=step.paused, restore=step.restore)
+        try:
+            ledger = self.places.ledger
+            placement, decided = ledger.placement(uid), ledger.decided(uid)
+            if placement is None or decided is None:
+                raise Conflict("the VM lost its place before it was started", code="PlaceLost")
+            config = machine_config(
+                vm, spec, placement, ledger.ground, volumes=volumes, kernel=kernel, seed=seed, nics=nics
+            )
+            # The answer to a wish for a restart is the start that comes after it, from whatever spec.
+            answered = spec.model_copy(update={"restart_requested_at": vm.spec.restart_requested_at})
+            statuses = tuple(plan.status for plan in nics)
+            await self.launched.put(uid, Launched(answered, observed.host.boot_id, statuses, Recorded(decided)))
+            return await self.hypervisor.launch(config, paused=step.paused, restore=step.restore)
+        finally:
+            close_descriptors(nics)
 
     async def _volume(self, vm: VirtualMachine, name: str) -> Path:
         volume = await self.reader.volumes.get(Key(vm.metadata.namespace, name))
@@ -111,8 +117,10 @@ class Launcher:
             raise Unavailable(f"Secret {reference.name} has no key {reference.key} any more", code="WaitingForSecret")
         return base64.b64decode(encoded)
 
-    async def _nics(self, vm: VirtualMachine, spec: VirtualMachineSpec, observed: Observed) -> list[ports.NicPlan]:
-        wanted = [(nic, await self.reader.networks.get(Key(None, nic.network_ref.name))) for nic in spec.networks]
+    async def _nics(self, vm: VirtualMachine, spec: VirtualMachineSpec, observed: Observed) -> Sequence[ports.NicPlan]:
+        wanted = [
+            ports.WantedNic(index, nic, await self.reader.networks.get(Key(None, nic.network_ref.name)))
+            for index, nic in enumerate(spec.networks)
+        ]
         before = observed.launched.networks if observed.launched is not None else ()
-        uid = vm.metadata.uid or ""
-        return list(await self.nics.plan(uid, vm.metadata.name, wanted, before, self.paths.machine(uid)))
+        return await self.nics.plan(ports.VmOfNics(vm, spec, before, self.paths.machine(vm.metadata.uid or "")), wanted)

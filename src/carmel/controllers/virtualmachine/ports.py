@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,13 @@ from carmel.hypervisor.config import NicConfig
 from carmel.paths import MachinePaths
 from carmel.resources.image import Image
 from carmel.resources.network import Network
-from carmel.resources.virtualmachine import NetworkInterface, NetworkInterfaceStatus
+from carmel.resources.port import DataPlane
+from carmel.resources.virtualmachine import (
+    NetworkInterface,
+    NetworkInterfaceStatus,
+    VirtualMachine,
+    VirtualMachineSpec,
+)
 from carmel.resources.volume import Volume
 
 
@@ -53,22 +59,60 @@ class Disks(Protocol):
     async def kernel(self, image: Image) -> KernelFiles: ...
 
 
+@dataclass(frozen=True, slots=True)
+class WantedNic:
+    """A NIC of a VM's spec, its place in the list (which is its place in the VM), and the Network that it is on."""
+
+    index: int
+    nic: NetworkInterface
+    network: Network
+
+    @property
+    def data_plane(self) -> DataPlane:
+        """Who is to switch it: the NIC's own word, else the Network's."""
+        return self.nic.data_plane or self.network.spec.data_plane
+
+
+@dataclass(frozen=True, slots=True)
+class VmOfNics:
+    """Whose NICs are planned. ``spec`` is what it starts with: that of a suspended VM may be older than the VM's own.
+    ``before``: its NICs as they were at its last start."""
+
+    vm: VirtualMachine
+    spec: VirtualMachineSpec
+    before: Sequence[NetworkInterfaceStatus]
+    paths: MachinePaths
+
+    @property
+    def uid(self) -> str:
+        return self.vm.metadata.uid or ""
+
+
 class Nics(Protocol):
-    """Plans NICs."""
+    """Gives a VM its NICs, and takes back what it gave."""
 
-    async def plan(
-        self,
-        uid: str,
-        host_name: str,
-        wanted: Sequence[tuple[NetworkInterface, Network]],
-        before: Sequence[NetworkInterfaceStatus],
-        paths: MachinePaths,
-    ) -> Sequence[NicPlan]:
-        """One plan a NIC, in order. Host ports that ``before`` names for the same forward are taken again, if free.
+    async def plan(self, vm: VmOfNics, wanted: Sequence[WantedNic]) -> Sequence[NicPlan]:
+        """One plan a NIC, in order. It may open descriptors: the caller closes them. Whatever happens after it, or
+        within it, ``release`` takes it back.
 
-        Raises ``Refused`` (``PortInUse``).
+        Raises ``Refused`` (``PortInUse``, ``NotSupported``, what a data plane refuses).
         """
         ...
+
+    async def release(self, uid: str, keep: Collection[str] = ()) -> None:
+        """Take back what NICs of the VM were given, but for those named: they are plugged into a QEMU that runs.
+
+        Asked at every look at a VM that does not run, at failed starts and when a NIC was unplugged: whoever gave
+        nothing does nothing. Does not raise for what is gone already.
+        """
+        ...
+
+
+class NicSource(Nics, Protocol):
+    """``Nics`` of one kind of network. ``plan`` gets those of a VM's NICs that it ``serves``, and is not called for
+    none."""
+
+    def serves(self, wanted: WantedNic) -> bool: ...
 
 
 class Seeds(Protocol):

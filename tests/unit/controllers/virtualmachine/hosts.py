@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,13 @@ from carmel.controllers.virtualmachine import (
 )
 from carmel.errors import Refused
 from carmel.hardware.model import Hardware
-from carmel.paths import MachinePaths
+from carmel.hypervisor.config import NicConfig
 from carmel.resources.base import ObjectMeta
 from carmel.resources.host import HOST, HostSystem, HypervisorInfo
 from carmel.resources.host import Host as HostResource
 from carmel.resources.image import Image
-from carmel.resources.network import Network
 from carmel.resources.virtualmachine import (
     VIRTUAL_MACHINE,
-    NetworkInterface,
     NetworkInterfaceStatus,
     PowerState,
     VirtualMachine,
@@ -63,16 +62,27 @@ class FakeDisks:
         raise Refused("no kernels here")
 
 
-class NoNics:
-    async def plan(
-        self,
-        uid: str,
-        host_name: str,
-        wanted: Sequence[tuple[NetworkInterface, Network]],
-        before: Sequence[NetworkInterfaceStatus],
-        paths: MachinePaths,
-    ) -> Sequence[ports.NicPlan]:
-        return []
+class FakeNics:
+    """A NIC with a descriptor for each VM. ``given``: who has one; ``opened``: every descriptor there was."""
+
+    def __init__(self) -> None:
+        self.given: set[str] = set()
+        self.opened: list[int] = []
+
+    @property
+    def open(self) -> list[int]:
+        return [one for one in self.opened if Path(f"/proc/self/fd/{one}").exists()]
+
+    async def plan(self, vm: ports.VmOfNics, wanted: Sequence[ports.WantedNic]) -> Sequence[ports.NicPlan]:
+        self.given.add(vm.uid)
+        # High up, where nothing else opened meanwhile gets the number of one that was closed.
+        descriptor = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 700 + len(self.opened))
+        self.opened.append(descriptor)
+        status = NetworkInterfaceStatus(name="n", network_name="default", mac="m")
+        return [ports.NicPlan(NicConfig("n", "m", {"type": "none"}, descriptors=(descriptor,)), status)]
+
+    async def release(self, uid: str, keep: Collection[str] = ()) -> None:
+        self.given.discard(uid)
 
 
 class NoSeeds:
@@ -92,6 +102,7 @@ class Host:
     def _open(self) -> None:
         self.runtime = Runtime(self.store, "host", clock=self.clock, rng=random.Random(1))
         self.hypervisor = FakeHypervisor(self.world)
+        self.nics = FakeNics()
         self.vms = self.runtime.resources(VIRTUAL_MACHINE, VirtualMachine)
         self.volumes = self.runtime.resources(VOLUME, Volume)
         self.hosts = self.runtime.resources(HOST, HostResource)
@@ -106,7 +117,7 @@ class Host:
             Dependencies(
                 hypervisor=self.hypervisor,
                 disks=FakeDisks(),
-                nics=NoNics(),
+                nics=self.nics,
                 seeds=NoSeeds(),
                 paths=self.world.paths,
                 boot_id="boot",

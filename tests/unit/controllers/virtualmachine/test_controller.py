@@ -46,6 +46,26 @@ async def test_vm_is_started_and_says_so(host: Host) -> None:
     assert vm.metadata.labels == {"carmel.dev/host": "host"}
 
 
+async def test_descriptors_are_qemus_and_nics_go_with_the_run(host: Host) -> None:
+    vm = await host.create()
+    await host.until(reason("Running"))
+    assert len(host.nics.opened) == 1
+    assert not host.nics.open
+    assert host.nics.given == {vm.metadata.uid}
+    await host.set(powerState="PoweredOff")
+    await host.until(reason("PoweredOff"))
+    assert not host.nics.given
+
+
+async def test_nics_of_a_failed_start_are_taken_back(host: Host) -> None:
+    host.hypervisor.failure = Refused("QEMU does not want to", code="QEMUFailed")
+    await host.create()
+    await host.until(reason("QEMUFailed"))
+    assert len(host.nics.opened) == 1
+    assert not host.nics.open
+    assert not host.nics.given
+
+
 async def test_another_daemon_starts_nothing_twice(host: Host) -> None:
     await host.create()
     before = await host.until(reason("Running"))

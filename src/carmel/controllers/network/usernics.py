@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from carmel.controllers.runtime import Clock
-from carmel.controllers.virtualmachine.ports import NicPlan
+from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
 from carmel.hypervisor.config import Helper, NicConfig
 from carmel.network import user
 from carmel.network.backends import Backends
 from carmel.network.ports import HostPort, can_bind
-from carmel.paths import MachinePaths
-from carmel.resources.network import Network
-from carmel.resources.virtualmachine import NetworkInterface, NetworkInterfaceStatus
+from carmel.resources.network import NetworkProvider
+from carmel.resources.virtualmachine import NetworkInterfaceStatus
 
 _START_SECONDS = 60.0
 """A VM that was given a port listens on it after this time, or never will."""
 
 
 class UserNics:
-    """Fulfils ``Nics``. Between a plan and QEMU's start a port is free to the eye: so it is kept for that VM."""
+    """A ``NicSource``: networks of provider user. Between a plan and QEMU's start a port is free to the eye: so it is
+    kept for that VM."""
 
     def __init__(self, backends: Backends, clock: Clock) -> None:
         self._backends = backends
@@ -28,16 +28,16 @@ class UserNics:
         self._lock = asyncio.Lock()
         self._given: dict[HostPort, tuple[str, float]] = {}
 
-    async def plan(
-        self,
-        uid: str,
-        host_name: str,
-        wanted: Sequence[tuple[NetworkInterface, Network]],
-        before: Sequence[NetworkInterfaceStatus],
-        paths: MachinePaths,
-    ) -> Sequence[NicPlan]:
+    def serves(self, wanted: WantedNic) -> bool:
+        return wanted.network.spec.provider is NetworkProvider.USER
+
+    async def release(self, uid: str, keep: Collection[str] = ()) -> None:
+        """Helpers are QEMU's and end with it; ports are free when nobody listens."""
+
+    async def plan(self, vm: VmOfNics, wanted: Sequence[WantedNic]) -> Sequence[NicPlan]:
         backend = await self._backends.best()
-        sockets = [paths.network_socket(index) for index in range(len(wanted))]
+        uid = vm.uid
+        sockets = {one.index: vm.paths.network_socket(one.index) for one in wanted}
         async with self._lock:
             now = self._clock.monotonic()
             # What this very VM was given for an earlier try is its own.
@@ -47,9 +47,9 @@ class UserNics:
             plans = await asyncio.to_thread(
                 user.plan_nics,
                 uid,
-                host_name,
-                wanted,
-                before,
+                vm.vm.metadata.name,
+                [(one.index, one.nic, one.network) for one in wanted],
+                vm.before,
                 sockets,
                 backend,
                 lambda port: port not in given and can_bind(port),

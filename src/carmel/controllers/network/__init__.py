@@ -1,0 +1,7 @@
+"""Networks and Ports: what they say, and what realises them."""
+
+from __future__ import annotations
+
+from carmel.controllers.network.controller import NetworkController
+
+__all__ = ["NetworkController"]
