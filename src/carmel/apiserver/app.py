@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carmel.apiserver import channels, reading, watching, writing
 from carmel.apiserver.authorization import Attributes, Authorizer, attributes_of
+from carmel.apiserver.bindings import Bindings
 from carmel.apiserver.endpoints import Checks, Endpoints
 from carmel.apiserver.identity import Authenticator, User
 from carmel.apiserver.metrics import Metrics
@@ -27,7 +28,8 @@ from carmel.apiserver.reviews import find_review
 from carmel.apiserver.shared import Shared
 from carmel.apiserver.status import failure, status_response
 from carmel.apiserver.streams import Streams
-from carmel.errors import BadRequest, CarmelError, InternalError, Invalid, NotFound
+from carmel.errors import BadRequest, CarmelError, InternalError, Invalid, NotFound, Refused
+from carmel.resources.kinds import Kind
 from carmel.store.protocol import Store
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +37,8 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
-    """What the application is made of. ``ready`` names conditions that ``/readyz`` asks."""
+    """What the application is made of. ``ready`` names conditions that ``/readyz`` asks. ``bindings`` are a SmartNIC's.
+    ``not_here``: kinds of which there can be none here, each with the sentence that says why."""
 
     store: Store
     authenticator: Authenticator
@@ -44,6 +47,8 @@ class ApiConfig:
     metrics: Metrics = field(default_factory=Metrics)
     shared: Shared = field(default_factory=Shared)
     ready: Checks = field(default_factory=dict)
+    bindings: Bindings | None = None
+    not_here: Mapping[Kind, str] = field(default_factory=dict)
 
 
 Handler = Callable[[RequestInfo, Request], Awaitable[ASGIApp]]
@@ -62,6 +67,8 @@ class App:
         self._authenticator = config.authenticator
         self._authorizer = config.authorizer
         self._streams = streams
+        self._bindings = config.bindings
+        self._not_here = config.not_here
         self._endpoints = Endpoints(store, config.authorizer, config.metrics, shared, config.ready)
         self._date = (0, b"")
         self._verbs: Mapping[str, Handler] = {
@@ -123,8 +130,10 @@ class App:
             self._count(info, answered.status, time.perf_counter() - began)
 
     async def _authenticate(self, request: Request) -> User:
-        peer: int | None = request.scope.get("state", {}).get("peer_uid")
-        return await self._authenticator.authenticate(request.headers.get("authorization"), peer)
+        peer = request.scope.get("state", {})
+        return await self._authenticator.authenticate(
+            request.headers.get("authorization"), peer.get("peer_uid"), peer.get("peer_certificate")
+        )
 
     async def _dispatch(self, info: RequestInfo, request: Request, user: User) -> ASGIApp:
         review = find_review(info.path) if info.kind is None else None
@@ -134,9 +143,18 @@ class App:
             return await self._endpoints.answer(info, request, user)
         if info.subresource == "console":
             raise BadRequest("Upgrade request required", hint="open the console as a WebSocket: carmel console NAME")
+        if info.subresource == "binding":
+            return await self._bind(info, request, user)
         if handler := self._subresources.get(info.subresource):
             return await handler(info, request)
+        if info.verb in {"create", "update", "patch"} and info.kind in self._not_here:
+            raise Refused(self._not_here[info.kind], code="NotOnSmartNIC")
         return await self._verbs[info.verb](info, request)
+
+    async def _bind(self, info: RequestInfo, request: Request, user: User) -> ASGIApp:
+        if self._bindings is None:
+            raise NotFound("ports are bound to functions by SmartNICs, and this is none", code="NoSmartNIC")
+        return await self._bindings.answer(info, request, user)
 
     # -- WebSocket ------------------------------------------------------------------------------------------------
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,6 +8,9 @@ What follows from the roles:
   there, and its Secrets are for admins of the whole host;
 * what has no namespace (hosts, networks, datastores) takes a ClusterRoleBinding, also to be read;
 * whoever is known may discover the API and ask what he may do.
+
+On a SmartNIC the host that it serves (group ``system:hosts``) may do what ``spec.trust`` of the NIC's own object says,
+and nothing that a binding gives besides: see ``HOST_RULES``.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from carmel.apiserver.hostnames import GROUP as HOSTS
 from carmel.apiserver.identity import AUTHENTICATED, MASTERS, SYSTEM_NAMESPACE, User
 from carmel.apiserver.mirror import Mirror
 from carmel.apiserver.requestinfo import RequestInfo
 from carmel.errors import Forbidden
 from carmel.resources.rbac import CLUSTER_ROLE_BINDING, ROLE_BINDING, Role
 from carmel.resources.registry import KINDS
+from carmel.resources.smartnic import SMART_NIC, Trust
 from carmel.store.protocol import Store, Stored
 
 ANY = "*"
@@ -104,6 +109,22 @@ _OPERATOR = (
 )
 _ADMIN = (Rule(verbs=(ANY,), groups=(ANY,), resources=(ANY,)), Rule(verbs=(ANY,), paths=(ANY,)))
 ROLE_RULES = {Role.VIEWER: _VIEWER, Role.OPERATOR: _OPERATOR, Role.ADMIN: _ADMIN}
+_HOST_RESTRICTED = (
+    Rule(verbs=_READ, groups=(_GROUP,), resources=("smartnics", "networks", "ports")),
+    Rule(verbs=("create",), groups=(_GROUP,), resources=("ports/binding",)),
+    Rule(verbs=("get",), paths=("/metrics",)),
+)
+_HOST_FULL = (
+    *_HOST_RESTRICTED,
+    Rule(verbs=(*_READ, *_WRITE), groups=(_GROUP,), resources=("networks", "ports", "firewallpolicies")),
+    # Not delete: with a namespace would go what administrators of the NIC keep in it, their secrets too.
+    Rule(verbs=(*_READ, "create", "update", "patch"), groups=("",), resources=("namespaces",)),
+)
+HOST_RULES = {Trust.RESTRICTED: _HOST_RESTRICTED, Trust.FULL: _HOST_FULL}
+"""What a SmartNIC's host may do there. No status, no secret, no event, no binding of roles, nothing of the NIC's own
+object: those are its administrators'."""
+HOST_METRICS = ("carmel_node_cpu_", "carmel_port_", "process_cpu_")
+"""What ``/metrics`` shows to a host: the NIC's CPU time, and the ports of its own VMs."""
 _CLUSTER_SCOPED = frozenset((kind.group, kind.plural) for kind in KINDS if not kind.namespaced)
 
 
@@ -115,9 +136,11 @@ def attributes_of(info: RequestInfo) -> Attributes:
 
 
 class Authorizer:
-    """Decides by the bindings there are at the moment."""
+    """Decides by the bindings there are at the moment. ``smart_nic`` is the name of the SmartNIC that this is."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, smart_nic: str | None = None) -> None:
+        self._smart_nic = smart_nic
+        self._smart_nics = None if smart_nic is None else Mirror(store, SMART_NIC)
         self._bindings = Mirror(store, ROLE_BINDING)
         self._cluster_bindings = Mirror(store, CLUSTER_ROLE_BINDING)
         self._versions = (-1, -1)
@@ -126,8 +149,12 @@ class Authorizer:
     async def start(self) -> None:
         await self._bindings.start()
         await self._cluster_bindings.start()
+        if self._smart_nics is not None:
+            await self._smart_nics.start()
 
     async def stop(self) -> None:
+        if self._smart_nics is not None:
+            await self._smart_nics.stop()
         await self._bindings.stop()
         await self._cluster_bindings.stop()
 
@@ -141,6 +168,8 @@ class Authorizer:
             return True
         if AUTHENTICATED in user.groups and any(rule.allows(wanted) for rule in DISCOVERY):
             return True
+        if self._is_host(user):
+            return not _is_systems(wanted) and any(rule.allows(wanted) for rule in HOST_RULES[self._trust()])
         roles = self._roles_of(user, _home(wanted))
         if wanted.namespace == SYSTEM_NAMESPACE and wanted.resource.partition("/")[0] in {"secrets", ANY}:
             roles &= {Role.ADMIN}
@@ -150,8 +179,20 @@ class Authorizer:
         """All that ``user`` may do in ``namespace``."""
         if MASTERS in user.groups:
             return (*_ADMIN, *DISCOVERY)
+        if self._is_host(user):
+            return (*DISCOVERY, *HOST_RULES[self._trust()])
         roles = self._roles_of(user, namespace)
         return (*DISCOVERY, *dict.fromkeys(rule for role in sorted(roles) for rule in ROLE_RULES[role]))
+
+    def _is_host(self, user: User) -> bool:
+        return self._smart_nics is not None and HOSTS in user.groups
+
+    def _trust(self) -> Trust:
+        """Of the NIC's own object; without one, as little as there is."""
+        assert self._smart_nics is not None
+        own = self._smart_nics.objects.get((None, self._smart_nic or ""))
+        spec = {} if own is None else own.json().get("spec") or {}
+        return Trust(spec.get("trust") or Trust.RESTRICTED)
 
     def _roles_of(self, user: User, namespace: str) -> set[Role]:
         """The roles that count in ``namespace``; in ``""`` only those bound cluster-wide."""
@@ -178,6 +219,14 @@ class Authorizer:
         for subject in binding.get("subjects") or []:
             key = (subject.get("kind", "User"), subject["name"])
             self._roles.setdefault(key, set()).add((stored.namespace or "", role))
+
+
+def _is_systems(wanted: Attributes) -> bool:
+    """To be changed in, or with, the namespace that holds tokens: never by a host."""
+    if wanted.verb in _READ:
+        return False
+    named = wanted.name if (wanted.group, wanted.resource) == ("", "namespaces") else ""
+    return SYSTEM_NAMESPACE in {wanted.namespace, named}
 
 
 def _home(wanted: Attributes) -> str:

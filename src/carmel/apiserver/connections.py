@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
+import ssl
 import struct
 import sys
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -47,6 +50,32 @@ def peer_uid(connection: socket.socket) -> int | None:
     return int(_LINUX_UCRED.unpack(raw)[1])
 
 
+@dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """A client's certificate that our authority signed, and whose key the client has: its subject, and the SHA-256 of
+    the whole (of its DER form)."""
+
+    common_name: str
+    organisations: tuple[str, ...]
+    sha256: str
+
+
+def peer_certificate(connection: ssl.SSLObject | None) -> PeerCertificate | None:
+    """``None``: no TLS, or the client showed none. One that does not verify ends the handshake before this."""
+    shown = None if connection is None else connection.getpeercert()
+    whole = None if connection is None else connection.getpeercert(binary_form=True)
+    if not shown or not whole:
+        return None
+    # A tuple of relative distinguished names, each a tuple of pairs (ssl, SSLSocket.getpeercert).
+    subject: Any = shown.get("subject", ())
+    pairs = [pair for name in subject for pair in name]
+    return PeerCertificate(
+        next((value for key, value in pairs if key == "commonName"), ""),
+        tuple(value for key, value in pairs if key == "organizationName"),
+        hashlib.sha256(whole).hexdigest(),
+    )
+
+
 class Peers:
     """How many connections there are, and whose."""
 
@@ -85,7 +114,8 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         raw = transport.get_extra_info("socket")
         self._uid = peer_uid(raw)
-        self.app_state = {"peer_uid": self._uid, "abort": transport.abort}
+        certificate = peer_certificate(transport.get_extra_info("ssl_object"))
+        self.app_state = {"peer_uid": self._uid, "peer_certificate": certificate, "abort": transport.abort}
         self._counted = self._peers.enter(self._uid)
         if not self._counted:
             self._answer_and_close(TooManyRequests("there are too many connections"))

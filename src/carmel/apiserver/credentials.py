@@ -55,6 +55,10 @@ class Credentials:
         """The port that kubeconfigs name: kept, so that they stay valid after a restart or a reboot."""
         return self.folder / "https.port"
 
+    def host_certificate(self, host: str) -> Path:
+        """On a SmartNIC: what the host ``host`` is known by (``pki``)."""
+        return self.folder / "hosts" / f"{host}.crt"
+
     def prepare(self) -> None:
         """Make the folder, or make it private again."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,8 +107,11 @@ class Credentials:
         argv: list[str | Path] = [Path(sys.executable), "-m", module, str(self.folder), *sorted({*own, *names})]
         await runner.run(Command(argv, limits=Limits(seconds=60)))
 
-    async def tls_context(self, runner: Runner, names: Collection[str] = ()) -> ssl.SSLContext:
-        """The server's TLS: 1.2 and newer. Raises ``Refused`` when there is no usable certificate to be had."""
+    async def tls_context(
+        self, runner: Runner, names: Collection[str] = (), *, client_certificates: bool = False
+    ) -> ssl.SSLContext:
+        """The server's TLS: 1.2 and newer. ``client_certificates``: those that its own authority signed are taken, and
+        who shows another is not let in. Raises ``Refused`` when there is no usable certificate to be had."""
         if not self.is_current(time.time(), names):
             await self.renew(runner, names)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -115,6 +122,9 @@ class Credentials:
         except (ssl.SSLError, OSError):
             await self.renew(runner, names)
             self.load_into(context)
+        if client_certificates:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.load_verify_locations(self.authority)
         return context
 
     def load_into(self, context: ssl.SSLContext) -> None:

@@ -14,8 +14,9 @@ from starlette.responses import Response
 
 from carmel import __version__
 from carmel.apiserver import discovery, gnostic, openapi, reviews
-from carmel.apiserver.authorization import Authorizer
+from carmel.apiserver.authorization import HOST_METRICS, Authorizer
 from carmel.apiserver.bodies import parse_object
+from carmel.apiserver.hostnames import GROUP as HOSTS
 from carmel.apiserver.identity import User
 from carmel.apiserver.metrics import MEDIA_TYPE as METRICS_TYPE
 from carmel.apiserver.metrics import Family, Metrics, gauge
@@ -57,14 +58,14 @@ class Endpoints:
             return _json(reviews.answer(review, body, user, self.authorizer), status=201)
         if info.path in {"/healthz", "/livez", "/readyz"}:
             return self._health(info.path, request)
-        answer = await self._document(info.path, request)
+        answer = await self._document(info.path, request, user)
         if answer is None:
             raise NotFound("the server could not find the requested resource")
         if info.verb != "get":
             raise _not_allowed(request)
         return answer
 
-    async def _document(self, path: str, request: Request) -> Response | None:
+    async def _document(self, path: str, request: Request, user: User) -> Response | None:
         parts = path.split("/")[1:]
         if parts[0] in {"api", "apis"}:
             return _discover(parts, request)
@@ -75,7 +76,8 @@ class Endpoints:
         if path == "/version":
             return _json(version())
         if path == "/metrics":
-            return Response(self.metrics.render(await self._gauges()), media_type=METRICS_TYPE)
+            only = HOST_METRICS if HOSTS in user.groups else None
+            return Response(self.metrics.render(await self._gauges(), only=only), media_type=METRICS_TYPE)
         return _json({"paths": _paths()}) if path == "/" else None
 
     def _health(self, path: str, request: Request) -> Response:

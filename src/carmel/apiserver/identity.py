@@ -1,4 +1,4 @@
-"""Who asks: peer credentials on the Unix socket, bearer tokens everywhere.
+"""Who asks: peer credentials on the Unix socket, bearer tokens everywhere, on a SmartNIC its host's certificate.
 
 The daemon's own user and root are ``system:masters``, who may do everything. Any other user of the machine is known
 by name and groups, and may do what bindings say.
@@ -17,6 +17,9 @@ random bytes, writes them (base64url, as the token) into the user's kubeconfig, 
 
 Deleting the Secret revokes the token at once. Only administrators of the whole host may write there
 (``authorization``), for a token can be made out to any group.
+
+A SmartNIC knows its host by a client certificate (mutual TLS) that its own authority signed and that lies in
+``pki/hosts``: a copy that was signed earlier, or for a host whose file was removed, is nobody's.
 """
 
 from __future__ import annotations
@@ -29,9 +32,14 @@ import hashlib
 import hmac
 import os
 import pwd
+import ssl
 import time
 from dataclasses import dataclass
 
+from carmel.apiserver.connections import PeerCertificate
+from carmel.apiserver.credentials import Credentials
+from carmel.apiserver.hostnames import GROUP as HOSTS
+from carmel.apiserver.hostnames import HOST_USER, host_of
 from carmel.apiserver.mirror import Mirror
 from carmel.errors import Unauthorized
 from carmel.resources.base import JsonObject
@@ -111,11 +119,44 @@ class LocalUsers:
         return known[1]
 
 
-class Authenticator:
-    """Credentials to users. ``admin_token`` is the one in ``Paths.pki``; the others are Secrets."""
+class HostCertificates:
+    """The hosts that a SmartNIC knows, by the files in ``pki/hosts``: looked at for each request, one small file."""
 
-    def __init__(self, store: Store, admin_token: str, local_users: LocalUsers | None = None) -> None:
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def user(self, shown: PeerCertificate) -> User:
+        """Raises ``Unauthorized``."""
+        host = host_of(shown.common_name, shown.organisations)
+        if host is None or not hmac.compare_digest(shown.sha256, self._known(host)):
+            raise Unauthorized(
+                "Unauthorized: this certificate is not, or no more, what this SmartNIC knows a host by",
+                code="HostNotInvited",
+                hint="on the NIC `carmel smartnic invite --host NAME` makes a new one for the host",
+            )
+        return User(HOST_USER + host, frozenset({HOSTS, AUTHENTICATED}))
+
+    def _known(self, host: str) -> str:
+        try:
+            pem = self._credentials.host_certificate(host).read_text("ascii")
+            return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+        except (OSError, ValueError):
+            return ""
+
+
+class Authenticator:
+    """Credentials to users. ``admin_token`` is the one in ``Paths.pki``; the others are Secrets. ``hosts``: on a
+    SmartNIC, who may come with a certificate."""
+
+    def __init__(
+        self,
+        store: Store,
+        admin_token: str,
+        local_users: LocalUsers | None = None,
+        hosts: HostCertificates | None = None,
+    ) -> None:
         self._local_users = local_users or LocalUsers()
+        self._hosts = hosts
         self._admin_hash = hash_token(admin_token)
         self._tokens = Mirror(
             store,
@@ -132,10 +173,15 @@ class Authenticator:
     async def stop(self) -> None:
         await self._tokens.stop()
 
-    async def authenticate(self, authorization: str | None, peer_uid: int | None) -> User:
-        """The user of a request: by its token, which wins, else by its process. Raises ``Unauthorized``."""
+    async def authenticate(
+        self, authorization: str | None, peer_uid: int | None, certificate: PeerCertificate | None = None
+    ) -> User:
+        """The user of a request: by its token, which wins, else by its certificate or its process. Raises
+        ``Unauthorized``."""
         if authorization is not None:
             return self.by_authorization(authorization)
+        if certificate is not None and self._hosts is not None:
+            return self._hosts.user(certificate)
         if peer_uid is None:
             raise unauthorized()
         return await self._local_users.user(peer_uid)

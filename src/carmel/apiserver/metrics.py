@@ -76,10 +76,13 @@ class Metrics:
         histogram.counts[bisect_left(_BUCKETS, seconds)] += 1
         histogram.total += seconds
 
-    def render(self, extra: Iterable[Family] = ()) -> bytes:
+    def render(self, extra: Iterable[Family] = (), *, only: tuple[str, ...] | None = None) -> bytes:
+        """All there is, or ``only`` what is called so at its beginning."""
         families = [self._request_family(), self._duration_family(), *_process(self._started), *extra]
         for source in self._sources:
             families += source()
+        if only is not None:
+            families = [family for family in families if family.name.startswith(only)]
         lines = [line for family in families for line in _lines(family)]
         return ("\n".join(lines) + "\n").encode()
 

@@ -23,12 +23,14 @@ _RBAC_NAME = re.compile(r"[^/%\x00-\x1f\x7f]{1,253}")
 _WORD = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 _ITEM_VERBS = {"GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_SUBRESOURCE_VERBS = {**_ITEM_VERBS, "POST": "create"}
 _COLLECTION_VERBS = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": "deletecollection"}
 _SUBRESOURCES: dict[tuple[str, str], frozenset[str]] = {
     ("virtualmachines", "console"): frozenset({"GET"}),
     ("virtualmachines", "log"): frozenset({"GET", "HEAD"}),
     ("images", "download"): frozenset({"GET"}),
     ("images", "upload"): frozenset({"PUT"}),
+    ("ports", "binding"): frozenset({"POST"}),
     ("namespaces", "finalize"): frozenset({"PUT"}),
 }
 _NEVER_STORED = frozenset({"authorization.k8s.io", "authentication.k8s.io"})
@@ -59,7 +61,7 @@ def subresources(kind: Kind) -> dict[str, tuple[str, ...]]:
     """The subresources of a kind and their verbs, as discovery tells them."""
     found = {"status": _STATUS_METHODS} if kind.has_status else {}
     found |= {name: methods for (plural, name), methods in _SUBRESOURCES.items() if plural == kind.plural}
-    return {name: tuple(sorted({_ITEM_VERBS[method] for method in methods})) for name, methods in found.items()}
+    return {name: tuple(sorted({_SUBRESOURCE_VERBS[method] for method in methods})) for name, methods in found.items()}
 
 
 def resolve(method: str, raw_path: bytes, *, watch: bool = False) -> RequestInfo:
@@ -134,7 +136,7 @@ def _verb(method: str, kind: Kind, namespace: str | None, name: str, subresource
         allowed = _STATUS_METHODS if subresource == "status" else _SUBRESOURCES[kind.plural, subresource]
         if method not in allowed:
             raise _not_allowed(method)
-        return _ITEM_VERBS[method]
+        return _SUBRESOURCE_VERBS[method]
     verb = (_ITEM_VERBS if name else _COLLECTION_VERBS).get(method)
     everywhere = kind.namespaced and namespace is None
     if verb is None or (everywhere and verb != "list"):

@@ -45,11 +45,13 @@ _MAX_MESSAGE_BYTES = 64 * 1024
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """``https_port`` 0 takes the port of the last run, or else a free one. ``https_address`` is the address that
-    listens; ``https_names`` are names and addresses that clients call this host by, besides its own name."""
+    listens; ``https_names`` are names and addresses that clients call this host by, besides its own name.
+    ``client_certificates``: clients may show one of this server's own authority (mutual TLS)."""
 
     https_port: int = 0
     https_address: str = LOOPBACK
     https_names: tuple[str, ...] = ()
+    client_certificates: bool = False
     owner_uid: int | None = None
 
     @property
@@ -98,7 +100,9 @@ class Server:
         """Listen. Raises ``Refused`` (code ``PortInUse``, ``SocketInUse``, ...) and then listens nowhere."""
         self._uvicorn = _uvicorn_config(self._app)
         try:
-            self._tls = await self._credentials.tls_context(self._runner, self._config.certified)
+            self._tls = await self._credentials.tls_context(
+                self._runner, self._config.certified, client_certificates=self._config.client_certificates
+            )
             await self._app.start()
             await self._listen_unix()
             await self._listen_https()

@@ -43,8 +43,8 @@ _POLICIES = frozenset({"", "Background", "Foreground", _ORPHAN_POLICY})
 async def create(store: Store, info: RequestInfo, request: Request) -> Response:
     kind = _kind(info)
     shape = wanted(request.headers.get("accept", ""))
-    options = _write_options(request)
-    body = await _object(request)
+    options = write_options(request)
+    body = await read_object(request)
     _place(kind, info, request, body)
     stored = await store.create(kind, body, options)
     return object_response(stored, shape, request, 201, **_warnings(options))
@@ -53,8 +53,8 @@ async def create(store: Store, info: RequestInfo, request: Request) -> Response:
 async def replace(store: Store, info: RequestInfo, request: Request) -> Response:
     kind = _kind(info)
     shape = wanted(request.headers.get("accept", ""))
-    options = _write_options(request)
-    body = await _object(request)
+    options = write_options(request)
+    body = await read_object(request)
     _place(kind, info, request, body)
     stored = await store.replace(kind, body, subresource=info.subresource, options=options)
     return object_response(stored, shape, request, 200, **_warnings(options))
@@ -64,7 +64,7 @@ async def patch(store: Store, info: RequestInfo, request: Request) -> Response:
     kind = _kind(info)
     shape = wanted(request.headers.get("accept", ""))
     patch_type = _patch_type(request)
-    options = _write_options(request)
+    options = write_options(request)
     if patch_type is PatchType.APPLY:
         if not request.query.get("fieldManager"):
             raise query.invalid("fieldManager", "Required value: is required for apply patch")
@@ -157,7 +157,8 @@ async def _in_thread(parse: Any, body: bytes, *arguments: Any, always: bool = Fa
     return parse(body, *arguments)
 
 
-async def _object(request: Request) -> JsonObject:
+async def read_object(request: Request) -> JsonObject:
+    """The body, which must be an object."""
     content_type = request.headers.get("content-type", "")
     kind = media_type(content_type)
     if kind not in {*JSON_TYPES, *YAML_TYPES, PROTOBUF_TYPE}:
@@ -204,7 +205,8 @@ def _place(kind: Kind, info: RequestInfo, request: Request, body: JsonObject) ->
     metadata["namespace"] = info.namespace
 
 
-def _write_options(request: Request) -> WriteOptions:
+def write_options(request: Request) -> WriteOptions:
+    """What the query and the User-Agent say about a write."""
     parameters = request.query
     validation = parameters.get("fieldValidation") or FieldValidation.WARN
     try:

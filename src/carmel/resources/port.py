@@ -44,13 +44,20 @@ class PortLimits(Model):
     egress: RateLimit | None = None
 
 
+HOST_OWNER = "host"
+"""The owner of a Port that is no VM's but a bare machine's: on its SmartNIC, made and plugged by administrators."""
+
+
 class PortSpec(Model):
     """``vlan``: untagged frames belong to it (access port). ``trunk``: VLANs that pass tagged besides."""
 
     network_ref: LocalReference
     vm_ref: LocalReference
     nic: str = Field(description="The NIC's name in the VM.")
-    owner: str = Field(max_length=63, description="The uid of the VM: it stays when names are used again.")
+    owner: str = Field(
+        max_length=63,
+        description="The uid of the VM: it stays when names are used again. On a SmartNIC `host`: the machine itself.",
+    )
     mac: Mac
     function: str | None = Field(
         default=None, max_length=63, description="On a SmartNIC: the function that is plugged into the port."

@@ -10,17 +10,22 @@ from pathlib import Path
 
 from carmel.apiserver.app import ApiConfig, App, build_app
 from carmel.apiserver.authorization import Authorizer
+from carmel.apiserver.bindings import Bindings
 from carmel.apiserver.credentials import Credentials
-from carmel.apiserver.identity import Authenticator, LocalUsers
+from carmel.apiserver.identity import Authenticator, HostCertificates, LocalUsers
 from carmel.apiserver.server import Server, ServerConfig
 from carmel.apiserver.streams import ConsoleStream, LogTail
 from carmel.errors import NotFound, Unavailable
 from carmel.paths import Paths
+from carmel.resources.port import Port
+from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.run import SystemRunner
 from carmel.store.protocol import Store
 from tests.stores import open_store
 
 NAMESPACES = ("default", "team", "carmel-system")
+NIC = "nic-1"
+NO_VMS = "a SmartNIC runs no VMs"
 
 
 @dataclass
@@ -106,6 +111,35 @@ def make_app(store: Store, streams: FakeStreams, token: str, owner_uid: int | No
             streams=streams,
         )
     )
+
+
+@dataclass
+class SmartNicApp:
+    """The application as a SmartNIC serves it; ``told`` has what was to be kept as Events."""
+
+    app: App
+    store: Store
+    credentials: Credentials
+    told: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def audit(self, port: Port, reason: str, message: str) -> None:
+        self.told.append((port.metadata.name, reason, message))
+
+
+def make_smartnic_app(store: Store, paths: Paths) -> SmartNicApp:
+    """Its administrator's token is ``secret``."""
+    credentials = Credentials.of(paths)
+    served = SmartNicApp(App.__new__(App), store, credentials)
+    config = ApiConfig(
+        store=store,
+        authenticator=Authenticator(store, "secret", hosts=HostCertificates(credentials)),
+        authorizer=Authorizer(store, NIC),
+        streams=FakeStreams(),
+        bindings=Bindings(store, NIC, served.audit),
+        not_here={VIRTUAL_MACHINE: NO_VMS},
+    )
+    served.app = build_app(config)
+    return served
 
 
 @asynccontextmanager

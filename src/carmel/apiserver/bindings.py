@@ -1,0 +1,162 @@
+"""``ports/binding``: which of a SmartNIC's functions is plugged into a port.
+
+``POST .../ports/NAME/binding`` with ``{"function": "pf0vf3"}`` plugs it in, ``{"function": null}`` unplugs what is in.
+That is all that a host may change on a SmartNIC that trusts it no further: it sets ``spec.function`` of a Port that is
+there, and nothing else of it. As with ``pods/binding`` of Kubernetes, ``metadata.uid`` and ``metadata.resourceVersion``
+in the body make it apply to that very port, or that very state of it, alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from starlette.responses import Response
+
+from carmel.apiserver.hostnames import GROUP as HOSTS
+from carmel.apiserver.identity import User
+from carmel.apiserver.negotiation import wanted
+from carmel.apiserver.reading import object_response
+from carmel.apiserver.request import Request
+from carmel.apiserver.requestinfo import RequestInfo
+from carmel.apiserver.writing import read_object, write_options
+from carmel.errors import BadRequest, Conflict, Forbidden, NotFound, Refused
+from carmel.resources.port import HOST_OWNER, PORT, Port
+from carmel.resources.smartnic import SMART_NIC, FunctionKind, FunctionStatus, SmartNIC
+from carmel.store.protocol import Store, Stored, WriteOptions
+
+_FIELDS = frozenset({"apiVersion", "kind", "metadata", "function"})
+_ATTEMPTS = 8
+
+Audit = Callable[[Port, str, str], None]
+"""(port, reason, message): keep it as an Event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What is asked for. ``resource_version``: of that state of the port only."""
+
+    function: str | None
+    uid: str | None = None
+    resource_version: str | None = None
+
+
+class Bindings:
+    """``smart_nic`` is the name of the SmartNIC whose store this is. Bindings are made one by one, for a function is in
+    one port."""
+
+    def __init__(self, store: Store, smart_nic: str, audit: Audit) -> None:
+        self._store = store
+        self._smart_nic = smart_nic
+        self._audit = audit
+        self._one_at_a_time = asyncio.Lock()
+
+    async def answer(self, info: RequestInfo, request: Request, user: User) -> Response:
+        """The Port as it is afterwards."""
+        shape = wanted(request.headers.get("accept", ""))
+        options = write_options(request)
+        binding = read_binding(await read_object(request))
+        async with self._one_at_a_time:
+            stored = await self._bind(info.namespace, info.name, binding, user, options)
+        return object_response(stored, shape, request, 201)
+
+    async def _bind(
+        self, namespace: str | None, name: str, binding: Binding, user: User, options: WriteOptions
+    ) -> Stored:
+        for attempt in range(_ATTEMPTS):
+            stored = await self._store.get(PORT, namespace, name)
+            port = Port.model_validate_json(stored.raw)
+            check_port(port, binding, user)
+            if binding.function is not None:
+                check_function(binding.function, await self._functions())
+                check_free(binding.function, stored, (await self._store.list(PORT)).items)
+            if port.spec.function == binding.function:
+                return stored
+            before, port.spec.function = port.spec.function, binding.function
+            body = {**port.to_json(), "apiVersion": PORT.api_version, "kind": PORT.kind}
+            try:
+                done = await self._store.replace(PORT, body, options=options)
+            except Conflict:
+                # The port's controller writes its status all the time; that is no reason to bother the host.
+                if binding.resource_version is not None or attempt == _ATTEMPTS - 1:
+                    raise
+                continue
+            if not options.dry_run:
+                self._audit(port, *_told(user, before, binding.function))
+            return done
+        raise AssertionError("unreachable")
+
+    async def _functions(self) -> Sequence[FunctionStatus]:
+        try:
+            stored = await self._store.get(SMART_NIC, None, self._smart_nic)
+        except NotFound:
+            return ()
+        return SmartNIC.model_validate_json(stored.raw).status.functions or ()
+
+
+def read_binding(body: object) -> Binding:
+    """Raises ``BadRequest``."""
+    if not isinstance(body, dict) or "function" not in body or not _FIELDS.issuperset(body):
+        raise BadRequest(
+            "a binding has the field function, and metadata.uid and metadata.resourceVersion where they matter",
+            hint='send {"function": "pf0vf3"}, or {"function": null} to unplug',
+        )
+    function, metadata = body["function"], body.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise BadRequest("metadata must be an object", field="metadata")
+    texts = {"function": function, **{key: metadata.get(key) for key in ("uid", "resourceVersion")}}
+    for field, value in texts.items():
+        if value is not None and (not isinstance(value, str) or not value):
+            raise BadRequest(f"{field} must be a string that is not empty", field=field)
+    return Binding(function, texts["uid"], texts["resourceVersion"])
+
+
+def check_port(port: Port, binding: Binding, user: User) -> None:
+    """Raises ``Conflict``, and ``Forbidden`` for what is not the host's to plug."""
+    if binding.uid not in (None, port.metadata.uid) or binding.resource_version not in (
+        None,
+        port.metadata.resource_version,
+    ):
+        raise Conflict(
+            f"the port {port.metadata.name} is not the one that is meant, or was changed since: read it again"
+        )
+    if port.spec.owner == HOST_OWNER and HOSTS in user.groups:
+        raise Forbidden(
+            f"the port {port.metadata.name} is a bare machine's: the administrators of this SmartNIC plug it",
+            code="PortNotBindable",
+        )
+    if port.metadata.deletion_timestamp is not None and binding.function is not None:
+        raise Conflict(f"the port {port.metadata.name} is being deleted", code="PortGoes")
+
+
+def check_function(function: str, shown: Sequence[FunctionStatus]) -> None:
+    """Raises ``Refused`` (``NoSuchFunction``)."""
+    known = [one for one in shown if one.kind is FunctionKind.NET]
+    if all(one.id != function for one in known):
+        names = ", ".join(one.id for one in known[:32])
+        raise Refused(
+            f"this SmartNIC shows no network function {function[:63]!r} to its host",
+            code="NoSuchFunction",
+            hint=f"it shows {names}" if names else "it shows none at all: `carmel smartnic show` on the host says why",
+        )
+
+
+def check_free(function: str, wanting: Stored, ports: Sequence[Stored]) -> None:
+    """A function is in one port. It is not taken from another silently: that one's VM would lose its network.
+
+    Raises ``Conflict`` (``FunctionInUse``)."""
+    for stored in ports:
+        if stored.uid != wanting.uid and (stored.json().get("spec") or {}).get("function") == function:
+            raise Conflict(
+                f"the function {function} is plugged into the port {stored.namespace}/{stored.name}",
+                code="FunctionInUse",
+                hint="unplug it there first, or take another function",
+            )
+
+
+def _told(user: User, before: str | None, function: str | None) -> tuple[str, str]:
+    if function is None:
+        return "FunctionUnplugged", f"{user.name} unplugged the function {before}"
+    instead = f" instead of {before}" if before is not None else ""
+    return "FunctionPlugged", f"{user.name} plugged in the function {function}{instead}"
