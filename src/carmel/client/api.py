@@ -49,7 +49,10 @@ def by_name(namespace: str | None, name: str) -> Selection:
 
 
 class Client:
-    """One server. Use it from one thread, and close it (it is a context manager)."""
+    """One server. Use it from one thread, and close it (it is a context manager).
+
+    ``cut`` alone may be called from another thread: whatever waits for the server ends at once.
+    """
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -64,6 +67,10 @@ class Client:
 
     def close(self) -> None:
         self.transport.close()
+
+    def cut(self) -> None:
+        """What waits raises ``Unavailable``, and so does whatever is asked later."""
+        self.transport.cut()
 
     # -- any path -----------------------------------------------------------------------------------------------
     def call(

@@ -10,8 +10,9 @@ from websockets.sync.client import ClientConnection, connect, unix_connect
 from websockets.typing import Subprotocol
 
 from carmel.client.api import error_of
+from carmel.client.connections import tls_context
 from carmel.client.endpoint import Endpoint, UnixEndpoint
-from carmel.client.transport import connection_error, tls_context
+from carmel.client.troubles import connection_error
 from carmel.errors import Unavailable
 
 _OPEN_SECONDS = 15.0

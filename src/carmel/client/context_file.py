@@ -32,7 +32,7 @@ def save_context(name: str, endpoint: HttpsEndpoint, namespace: str = "default")
         cluster["tls-server-name"] = endpoint.server_name
     entries = {
         "clusters": {"name": name, "cluster": cluster},
-        "users": {"name": name, "user": {"token": endpoint.token}},
+        "users": {"name": name, "user": _user(endpoint)},
         "contexts": {"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}},
     }
 
@@ -41,6 +41,14 @@ def save_context(name: str, endpoint: HttpsEndpoint, namespace: str = "default")
             config[section] = [*_others(config, section, name), entry]
 
     return _changed(change)
+
+
+def _user(endpoint: HttpsEndpoint) -> dict[str, str]:
+    user = {"token": endpoint.token} if endpoint.token is not None else {}
+    if endpoint.certificate is not None and endpoint.key is not None:
+        user["client-certificate-data"] = base64.b64encode(endpoint.certificate.encode()).decode()
+        user["client-key-data"] = base64.b64encode(endpoint.key.encode()).decode()
+    return user
 
 
 def remove_context(name: str) -> None:

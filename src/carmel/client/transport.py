@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import socket
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from carmel import __version__
+from carmel.client.connections import Lines, TlsConnection, UnixConnection
 from carmel.client.endpoint import Endpoint, HttpsEndpoint, UnixEndpoint
-from carmel.errors import CarmelError, Forbidden, Refused, TimedOut, Unavailable
+from carmel.client.troubles import connection_error
 
 REQUEST_SECONDS = 30.0
 _REUSE_SECONDS = 2.0
@@ -32,63 +31,6 @@ class Response:
     status: int
     content_type: str
     body: bytes
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float | None) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(self.timeout)
-            connection.connect(self._path)
-        except BaseException:
-            connection.close()
-            raise
-        self.sock = connection
-
-
-class _TlsConnection(http.client.HTTPSConnection):
-    """Verifies the server by the name in the kubeconfig, where that is not the name we connect to."""
-
-    def __init__(self, endpoint: HttpsEndpoint, timeout: float | None) -> None:
-        self._tls = tls_context(endpoint)
-        super().__init__(endpoint.host, endpoint.port, timeout=timeout, context=self._tls)
-        self._server_name = endpoint.server_name or endpoint.host
-
-    def connect(self) -> None:
-        plain = socket.create_connection((self.host, self.port), self.timeout)
-        try:
-            self.sock = self._tls.wrap_socket(plain, server_hostname=self._server_name)
-        except BaseException:
-            plain.close()
-            raise
-
-
-def tls_context(endpoint: HttpsEndpoint) -> ssl.SSLContext:
-    """TLS as the endpoint wants it. Raises ``Refused`` for certificates that cannot be read."""
-    try:
-        context = ssl.create_default_context(cadata=endpoint.ca)
-        if not endpoint.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if endpoint.certificate and endpoint.key:
-            _load_pair(context, endpoint.certificate, endpoint.key)
-    except (ssl.SSLError, ValueError) as exc:
-        raise Refused(f"a certificate or key for {endpoint} cannot be read: {exc}", code="ConfigInvalid") from exc
-    return context
-
-
-def _load_pair(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """OpenSSL takes a client's pair from files only: it lies in one of ours (0600) for that moment."""
-    import tempfile  # only for client certificates
-
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-        file.write(certificate + "\n" + key)
-        file.flush()
-        context.load_cert_chain(file.name)
 
 
 class Readable(Protocol):
@@ -133,10 +75,11 @@ class Stream:
 
 
 class Transport:
-    """Requests to one server. Use it from one thread."""
+    """Requests to one server. Use it from one thread; only ``cut`` may be called from others."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self._lines = Lines()
         self._kept: http.client.HTTPConnection | None = None
         self._used_at = 0.0
 
@@ -144,6 +87,10 @@ class Transport:
         if self._kept is not None:
             self._kept.close()
             self._kept = None
+
+    def cut(self) -> None:
+        """For ever: what waits for the server, in whichever thread, raises ``Unavailable`` now; so does all later."""
+        self._lines.cut()
 
     def request(
         self,
@@ -206,8 +153,8 @@ class Transport:
 
     def _new_connection(self, seconds: float | None) -> http.client.HTTPConnection:
         if isinstance(self.endpoint, UnixEndpoint):
-            return _UnixConnection(str(self.endpoint.socket), seconds)
-        return _TlsConnection(self.endpoint, seconds)
+            return UnixConnection(str(self.endpoint.socket), seconds, self._lines)
+        return TlsConnection(self.endpoint, seconds, self._lines)
 
     def _url(self, path: str) -> str:
         return path if isinstance(self.endpoint, UnixEndpoint) else self.endpoint.base_path + path
@@ -229,31 +176,3 @@ def _mapped_errors(endpoint: Endpoint) -> Iterator[None]:
         yield
     except (OSError, http.client.HTTPException) as exc:
         raise connection_error(endpoint, exc) from exc
-
-
-def connection_error(endpoint: Endpoint, exc: Exception) -> CarmelError:
-    """What it means that ``endpoint`` could not be talked to."""
-    if isinstance(exc, TimeoutError):
-        return TimedOut(f"{endpoint} did not answer in time", code="ServerTimeout")
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return Refused(
-            f"the certificate of {endpoint} is not trusted: {exc.verify_message}",
-            code="CertificateNotTrusted",
-            hint="`carmel kubeconfig` on that host prints a configuration with the right authority",
-        )
-    if isinstance(endpoint, HttpsEndpoint):
-        return Unavailable(f"{endpoint} cannot be reached: {exc}", code="ServerUnreachable")
-    if isinstance(exc, PermissionError):
-        return Forbidden(
-            f"you may not open {endpoint}",
-            code="SocketForbidden",
-            hint=f"use sudo, or join the group that owns the socket (ls -l {endpoint}) and log in again",
-        )
-    if isinstance(exc, FileNotFoundError | ConnectionRefusedError):
-        return Unavailable(
-            f"the host's daemon is not running: nobody listens on {endpoint}",
-            code="DaemonNotRunning",
-            hint="start it with `systemctl start carmeld`, or in a terminal with `carmeld`",
-        )
-    said = str(exc) or type(exc).__name__
-    return Unavailable(f"the connection to {endpoint} was lost: {said}", code="ConnectionLost")

@@ -37,6 +37,13 @@ def test_what_was_saved_is_found(file: Path) -> None:
     assert choose_context().name == "local"
 
 
+def test_a_client_certificate_is_kept_as_kubectl_keeps_it(file: Path) -> None:
+    shown = HttpsEndpoint("127.0.0.1", 1234, ca="CERTIFICATE\n", certificate="MINE\n", key="SECRET\n")
+    save_context("nic", shown)
+    assert choose_context("nic").endpoint == shown
+    assert set(yaml.safe_load(file.read_text())["users"][0]["user"]) == {"client-certificate-data", "client-key-data"}
+
+
 def test_others_stay(file: Path) -> None:
     save_context("one", HERE)
     config = yaml.safe_load(file.read_text()) | {"current-context": "one", "preferences": {"colors": True}}

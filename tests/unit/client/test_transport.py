@@ -12,7 +12,7 @@ import pytest
 
 from carmel.client.api import Client
 from carmel.client.endpoint import Context, HttpsEndpoint, UnixEndpoint
-from carmel.client.transport import connection_error
+from carmel.client.troubles import connection_error
 from carmel.errors import Forbidden, InternalError, NotFound, TimedOut, Unavailable
 
 Server = Callable[[bytes], Client]
@@ -111,3 +111,29 @@ def test_a_tcp_port_that_nobody_listens_on() -> None:
     with Client(Context("x", HttpsEndpoint("127.0.0.1", port))) as client, pytest.raises(Unavailable) as caught:
         client.get_json("/version")
     assert caught.value.code == "ServerUnreachable"
+
+
+def test_whoever_waits_is_cut_off_from_another_thread(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    with listener, Client(Context("local", UnixEndpoint(tmp_path / "s"))) as client:
+        caught: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                client.get_json("/version")
+            except Unavailable as error:
+                caught.append(error)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        connection, _ = listener.accept()
+        with connection:
+            # It has asked, and waits for an answer that never comes.
+            assert connection.recv(65536)
+            client.cut()
+            asking.join(10)
+        assert len(caught) == 1
+        with pytest.raises(Unavailable):
+            client.get_json("/version")

@@ -1,0 +1,139 @@
+"""PCI functions change their drivers: to vfio-pci, through which QEMU has them, and back to the kernel's own.
+
+By ``driver_override`` and ``drivers_probe`` (Documentation/ABI/testing/sysfs-bus-pci): no other function of the same
+kind is caught by it, and what is half done is done to its end by doing it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+from carmel.errors import Refused
+from carmel.hardware.pci import ADDRESS, DEVICES
+from carmel.hardware.sysroot import Sysroot
+from carmel.run import Command, Limits, Runner
+from carmel.smartnic.finding import VFIO
+
+_BUS = "sys/bus/pci"
+_MODULES = ("vfio-pci", "vfio_iommu_type1")
+"""The second is what QEMU's vfio container asks of the kernel; nothing loads it by itself in every kernel."""
+
+
+class Kernel(Protocol):
+    """Where sysfs is, and how it is written."""
+
+    @property
+    def root(self) -> Path: ...
+
+    def write(self, path: str, text: str) -> None:
+        """Raises ``OSError``, what the kernel answers."""
+        ...
+
+
+class ThisKernel:
+    root = Path("/")
+
+    def write(self, path: str, text: str) -> None:
+        # One write, as the kernel takes each for itself; and never a new file.
+        with (self.root / path).open("r+", encoding="ascii") as file:
+            file.write(text)
+
+
+class Functions(Protocol):
+    """Gives functions to VMs and takes them back."""
+
+    async def bind(self, address: str) -> None:
+        """Have vfio-pci drive the PCI function. Raises ``Refused`` (``FunctionNotBound``, ``ProgramMissing``)."""
+        ...
+
+    async def give_back(self, address: str) -> None:
+        """Have the kernel's own driver have it again. Nothing to do is fine, and so is a function that is gone.
+        Raises ``Refused`` (``FunctionNotBound``)."""
+        ...
+
+
+class VfioFunctions:
+    """``Functions`` by sysfs. One at a time: the kernel's lists are its own."""
+
+    def __init__(self, runner: Runner, kernel: Kernel | None = None) -> None:
+        self._runner = runner
+        self._kernel = kernel or ThisKernel()
+        self._lock = asyncio.Lock()
+        self._loaded = False
+
+    async def bind(self, address: str) -> None:
+        async with self._lock:
+            await self._load()
+            await asyncio.to_thread(self._become, _checked(address), VFIO)
+
+    async def give_back(self, address: str) -> None:
+        async with self._lock:
+            await asyncio.to_thread(self._return, _checked(address))
+
+    async def _load(self) -> None:
+        if self._loaded:
+            return
+        for module in _MODULES:
+            await self._runner.run(Command(["modprobe", "-q", "--", module], limits=Limits(seconds=20)), check=False)
+        if not self._files().exists(f"{_BUS}/drivers/{VFIO}"):
+            raise Refused(
+                "the kernel has no vfio-pci driver",
+                code="NoVFIO",
+                hint="install the kernel's modules, or a kernel with CONFIG_VFIO_PCI",
+            )
+        self._loaded = True
+
+    def _files(self) -> Sysroot:
+        """New each time: one remembers where folders lie."""
+        return Sysroot(self._kernel.root)
+
+    def _driver(self, address: str) -> str | None:
+        return self._files().link(f"{DEVICES}/{address}/driver")
+
+    def _become(self, address: str, driver: str) -> None:
+        if not self._files().exists(f"{DEVICES}/{address}"):
+            raise _not_bound(address, driver, "it is not there any more")
+        try:
+            self._kernel.write(f"{DEVICES}/{address}/driver_override", driver)
+            self._probe(address, driver)
+        except OSError as error:
+            raise _not_bound(address, driver, error.strerror or str(error)) from error
+        if (now := self._driver(address)) != driver:
+            raise _not_bound(address, driver, f"{now or 'no driver'} has it: the kernel's log says why")
+
+    def _return(self, address: str) -> None:
+        if not self._files().exists(f"{DEVICES}/{address}"):
+            return
+        try:
+            if (self._files().text(f"{DEVICES}/{address}/driver_override") or "") == VFIO:
+                # An empty line takes the override away.
+                self._kernel.write(f"{DEVICES}/{address}/driver_override", "\n")
+            if self._driver(address) in {VFIO, None}:
+                self._probe(address, None)
+        except OSError as error:
+            raise _not_bound(address, "its own driver", error.strerror or str(error)) from error
+
+    def _probe(self, address: str, driver: str | None) -> None:
+        now = self._driver(address)
+        if now is not None and now == driver:
+            return
+        if now is not None:
+            self._kernel.write(f"{DEVICES}/{address}/driver/unbind", address)
+        self._kernel.write(f"{_BUS}/drivers_probe", address)
+
+
+def _checked(address: str) -> str:
+    """It becomes part of a path."""
+    if ADDRESS.fullmatch(address) is None:
+        raise Refused(f"{address!r} is not a PCI address", code="FunctionNotBound")
+    return address
+
+
+def _not_bound(address: str, driver: str, why: str) -> Refused:
+    return Refused(
+        f"PCI function {address} cannot be given to {driver}: {why}",
+        code="FunctionNotBound",
+        hint=f"journalctl -k | grep {address} may say more",
+    )
