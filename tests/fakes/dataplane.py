@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from carmel.errors import NotFound, Refused
-from carmel.network.dataplane import Address, NetworkPlan, PortCount, PortHandles, PortPlan
+from carmel.network.dataplane import (
+    Address,
+    NetworkPlan,
+    PortCount,
+    PortHandles,
+    PortPlan,
+    Takeover,
+    TakeoverStage,
+)
 from carmel.network.host.check import check_network, check_port
 from carmel.network.host.kernel import KernelState, Link
 
@@ -20,10 +29,16 @@ class FakeDataPlane:
         self.ports: dict[str, PortPlan] = {}
         self._ends: dict[str, int] = {}
         self.counts: dict[str, PortCount] = {}
+        self.takeovers: dict[str, Takeover] = {}
 
     async def adopt(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
-        self.networks = {network.name: network for network in networks}
-        self.ports = {port.interface: port for port in ports if self._is_open(port.interface)}
+        names, interfaces = {network.name for network in networks}, {port.interface for port in ports}
+        self.networks = {name: network for name, network in self.networks.items() if name in names}
+        self.ports = {
+            name: port
+            for name, port in self.ports.items()
+            if name in interfaces and port.network in self.networks and self._is_open(name)
+        }
 
     async def ensure_network(self, network: NetworkPlan) -> None:
         check_network(network, list(self.networks.values()), self._kernel)
@@ -54,6 +69,9 @@ class FakeDataPlane:
         self.ports.pop(interface, None)
         self._forget(interface)
 
+    async def attached(self) -> Collection[str]:
+        return frozenset(self.ports)
+
     async def counters(self) -> Mapping[str, PortCount]:
         nothing = PortCount(0, 0, 0, 0, 0)
         return {name: self.counts.get(name, nothing) for name in self.ports if self._is_open(name)}
@@ -64,7 +82,12 @@ class FakeDataPlane:
     async def confirm(self, network: str) -> None:
         if network not in self.networks:
             raise NotFound(f"there is no network {network}")
-        raise Refused(f"nothing of the network {network} waits to be confirmed", code="NothingToConfirm")
+        if network not in self.takeovers or self.takeovers[network].stage is not TakeoverStage.WAITING:
+            raise Refused(f"nothing of the network {network} waits to be confirmed", code="NothingToConfirm")
+        self.takeovers[network] = replace(self.takeovers[network], stage=TakeoverStage.CONFIRMED)
+
+    async def takeover(self, network: NetworkPlan) -> Takeover | None:
+        return self.takeovers.get(network.name)
 
     async def aclose(self) -> None:
         for name in list(self._ends):

@@ -14,6 +14,7 @@ from carmel.errors import CarmelError, NotFound, Refused
 from carmel.network.dataplane import DataPlane, NatPlan, NetworkPlan, PortHandles, PortPlan, UplinkPlan
 
 NETWORK = NetworkPlan("inner", NatPlan(IPv4Network("10.77.0.0/24")))
+OTHER = NetworkPlan("other", NatPlan(IPv4Network("10.88.0.0/24")))
 ONE = PortPlan("vm-1", "eth0", "inner", "52:54:00:00:00:01", addresses=(IPv4Address("10.77.0.11"),))
 TWO = PortPlan("vm-2", "eth0", "inner", "52:54:00:00:00:02", addresses=(IPv4Address("10.77.0.12"),))
 
@@ -70,6 +71,27 @@ class DataPlaneContract:
         await plane.adopt([NETWORK], [ONE, TWO])
         await plane.remove_network("inner")
 
+    async def test_adopting_goes_on_with_what_was_realised(self, plane: DataPlane) -> None:
+        await plane.ensure_network(NETWORK)
+        with held(await plane.attach(ONE)):
+            assert await plane.attached() == {ONE.interface}
+            stolen = replace(ONE, addresses=TWO.addresses)
+            await plane.adopt([replace(NETWORK, nat=NatPlan(IPv4Network("10.99.0.0/24"))), OTHER], [stolen])
+            assert await plane.attached() == {ONE.interface}
+            assert {name: set(some) for name, some in (await plane.addresses()).items()} == {
+                ONE.interface: set(ONE.addresses)
+            }
+            with pytest.raises(NotFound):
+                await plane.attach(replace(TWO, network=OTHER.name))
+
+    async def test_adopting_nothing_leaves_nothing(self, plane: DataPlane) -> None:
+        await plane.ensure_network(NETWORK)
+        with held(await plane.attach(ONE)):
+            await plane.adopt([], [ONE])
+            assert await plane.attached() == set()
+            with pytest.raises(NotFound):
+                await plane.attach(TWO)
+
     async def test_the_addresses_of_a_port_are_known(self, plane: DataPlane) -> None:
         await plane.ensure_network(NETWORK)
         with held(await plane.attach(ONE)):
@@ -125,6 +147,7 @@ class DataPlaneContract:
 
     async def test_nothing_waits_to_be_confirmed_where_nothing_was_taken_over(self, plane: DataPlane) -> None:
         await plane.ensure_network(NETWORK)
+        assert await plane.takeover(NETWORK) is None
         with pytest.raises(Refused) as refused:
             await plane.confirm("inner")
         assert refused.value.code == "NothingToConfirm"

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from carmel.errors import CarmelError
-from carmel.network.firewall import Connection, Count, Decision, PortBinding, PortKey, RuleRef, Ruleset, decide
+from carmel.network.firewall import (
+    Connection,
+    Count,
+    Decision,
+    LabelledVm,
+    PortBinding,
+    PortKey,
+    RuleRef,
+    Ruleset,
+    decide,
+)
 from carmel.resources.firewallpolicy import Direction
 
 
@@ -54,8 +64,20 @@ class FakeFirewall:
 class FakePorts:
     """A ``PortSource`` that is told what there is."""
 
-    def __init__(self, *ports: PortBinding) -> None:
+    def __init__(self, *ports: PortBinding, vms: Iterable[LabelledVm] = ()) -> None:
         self.ports = list(ports)
+        self.there = list(vms)
+        self._told: list[Callable[[], None]] = []
+
+    def vms(self) -> list[LabelledVm]:
+        return list(self.there)
+
+    def on_change(self, told: Callable[[], None]) -> None:
+        self._told.append(told)
+
+    def changed(self) -> None:
+        for told in self._told:
+            told()
 
     def bindings(self) -> list[PortBinding]:
         return list(self.ports)

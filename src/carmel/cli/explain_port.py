@@ -16,7 +16,7 @@ from carmel.cli.session import Session
 from carmel.cli.text import safe
 from carmel.client.api import Selection
 from carmel.client.objects import JsonObject
-from carmel.errors import CarmelError
+from carmel.errors import CarmelError, NotFound
 from carmel.network.firewall import (
     Connection,
     Decision,
@@ -32,7 +32,7 @@ from carmel.network.firewall import (
 )
 from carmel.network.firewall.bindings import binding_of
 from carmel.resources.firewallpolicy import Action, Direction, FirewallPolicySpec
-from carmel.resources.port import Port
+from carmel.resources.port import DataPlane, Port
 
 _OTHER_SIDE = re.compile(
     r"(?:\[(?P<six>[^\]]+)\]|(?P<plain>[^/\[\]:]+))(?::(?P<port>\d{1,5}))?(?:/(?P<protocol>[a-z]+))?"
@@ -70,6 +70,7 @@ def explain_port(session: Session, name: str, source: str | None, target: str | 
     # Asked for first: it says best that there is no such port.
     session.client.get(session.client.kind("ports"), session.namespace, name)
     policies, ruleset = _current(session)
+    smart_nic = ruleset.ports[key].port.smart_nic if key in ruleset.ports else None
     decision = decide(ruleset, key, direction, connection)
     if output == "json":
         click.echo(_json(decision))
@@ -80,10 +81,13 @@ def explain_port(session: Session, name: str, source: str | None, target: str | 
     if len(decision.policies) > 1:
         asked = ", ".join(f"{safe(one)} (priority {policies[one].priority})" for one in decision.policies)
         click.echo(f"policies in the order in which they are asked: {asked}")
+    if smart_nic is not None:
+        which = f"SmartNIC {safe(smart_nic)}" if smart_nic else "a SmartNIC"
+        click.echo(f"{which} switches this port by its own policies: ask its API (carmel --context) what is in force")
 
 
 def _current(session: Session) -> tuple[dict[PolicyRef, FirewallPolicySpec], Ruleset]:
-    labels = {_ref(one): one["metadata"].get("labels") or {} for one in _all(session, "virtualmachines")}
+    labels = {_ref(one): one["metadata"].get("labels") or {} for one in _vms(session)}
     ports = [_binding(one, labels) for one in _all(session, "ports")]
     namespaces = {one["metadata"]["name"]: one["metadata"].get("labels") or {} for one in _all(session, "namespaces")}
     policies = {
@@ -102,13 +106,25 @@ def _all(session: Session, word: str) -> list[JsonObject]:
     return list(session.client.list(session.client.kind(word), Selection(None))["items"])
 
 
+def _vms(session: Session) -> list[JsonObject]:
+    """None on a SmartNIC, which need not even have the kind."""
+    try:
+        return _all(session, "virtualmachines")
+    except NotFound:
+        return []
+
+
 def _ref(obj: JsonObject) -> PolicyRef:
     return PolicyRef(obj["metadata"]["namespace"], obj["metadata"]["name"])
 
 
 def _binding(obj: JsonObject, labels: dict[PolicyRef, dict[str, str]]) -> PortBinding:
+    """With its VM's labels, and where there is no such VM (on a SmartNIC there are none) with its own."""
     port = Port.model_validate(obj)
-    return binding_of(port, labels.get(PolicyRef(port.metadata.namespace or "", port.spec.vm_ref.name), {}))
+    of_vm = labels.get(PolicyRef(port.metadata.namespace or "", port.spec.vm_ref.name))
+    if of_vm is not None:
+        return binding_of(port, of_vm)
+    return binding_of(port, port.metadata.labels or {}, port.status.data_plane or DataPlane.HOST)
 
 
 def _verdict(decision: Decision) -> str:

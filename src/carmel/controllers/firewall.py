@@ -15,6 +15,7 @@ from carmel.network.firewall import (
     CompiledPolicy,
     Count,
     FirewallDataPlane,
+    LabelledVm,
     PolicyRef,
     PortBinding,
     PortSource,
@@ -26,7 +27,6 @@ from carmel.network.firewall import (
 )
 from carmel.resources.core import NAMESPACE
 from carmel.resources.firewallpolicy import FIREWALL_POLICY, FirewallPolicy
-from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.store.protocol import Stored
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class _Compiled:
 
 
 class FirewallController:
-    """``source`` says which ports there are; who knows that they changed calls ``ports_changed``."""
+    """``source`` says which ports there are, and when they changed."""
 
     def __init__(self, runtime: Runtime, data_plane: FirewallDataPlane, source: PortSource) -> None:
         self._runtime = runtime
@@ -63,12 +63,11 @@ class FirewallController:
         )
         self._policies = runtime.informer(FIREWALL_POLICY)
         self._namespaces = runtime.informer(NAMESPACE)
-        self._vms = runtime.informer(VIRTUAL_MACHINE)
         self._controller = runtime.add(
             ControllerSpec("firewall", FIREWALL_POLICY, self.reconcile, workers=1, on_failure=self._failed)
         )
-        for informer in (self._namespaces, self._vms):
-            informer.listen(lambda _change: self.ports_changed())
+        self._namespaces.listen(lambda _change: self.ports_changed())
+        source.on_change(self.ports_changed)
 
     def ports_changed(self) -> None:
         """Ports came, went or changed, or labels of VMs or namespaces did."""
@@ -104,7 +103,7 @@ class FirewallController:
 
     # -- what is shown ------------------------------------------------------------------------------------------
     async def _show(self, ruleset: Ruleset, counted: Mapping[RuleRef, Count], error: CarmelError | None = None) -> None:
-        seen = await asyncio.to_thread(_seen, self._compiled, ruleset, list(self._vms), counted, error)
+        seen = await asyncio.to_thread(_seen, self._compiled, ruleset, self._source.vms(), counted, error)
         for key, one in seen.items():
             # Not even read again if nothing new is to be said: it may be large.
             if self._shown.get(key) != one:
@@ -157,27 +156,35 @@ def _compile(stored: Stored, known: _Compiled | None) -> _Compiled:
 def _seen(
     compiled: Mapping[Key, _Compiled],
     ruleset: Ruleset,
-    vms: Iterable[Stored],
+    vms: Iterable[LabelledVm],
     counted: Mapping[RuleRef, Count],
     error: CarmelError | None,
 ) -> dict[Key, Seen]:
-    labels: dict[str | None, list[Mapping[str, str]]] = {}
+    of_namespace: dict[str | None, list[LabelledVm]] = {}
     for vm in vms:
-        labels.setdefault(vm.namespace, []).append(_labels(vm))
+        of_namespace.setdefault(vm.namespace, []).append(vm)
     counts: dict[PolicyRef, dict[RuleRef, Count]] = {}
     for rule, count in counted.items():
         counts.setdefault(rule.policy, {})[rule] = count
-    ports = Counter(
-        ref
-        for rules in ruleset.ports.values()
-        if rules.port.interface is not None
-        for ref in {*(rules.ingress or ()), *(rules.egress or ())}
-    )
+    ports, elsewhere = Counter[PolicyRef](), dict[PolicyRef, Counter[str]]()
+    for rules in ruleset.ports.values():
+        for ref in {*(rules.ingress or ()), *(rules.egress or ())}:
+            if rules.port.interface is not None:
+                ports[ref] += 1
+            elif rules.port.smart_nic is not None:
+                elsewhere.setdefault(ref, Counter())[rules.port.smart_nic] += 1
     return {
         key: Seen(
             one.policy,
-            sum(one.policy.spec.vm_selector.matches(vm) for vm in labels.get(key.namespace, ())),
+            len(
+                {
+                    vm.name
+                    for vm in of_namespace.get(key.namespace, ())
+                    if one.policy.spec.vm_selector.matches(vm.labels)
+                }
+            ),
             ports[one.policy.ref],
+            elsewhere.get(one.policy.ref, {}),
             one.policy.ref in ruleset.refused,
             counts.get(one.policy.ref, {}),
             error or one.error,

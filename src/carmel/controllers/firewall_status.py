@@ -20,11 +20,13 @@ _SHOWN_RULES = 5
 @dataclass(frozen=True, slots=True)
 class Seen:
     """``selected`` is how many VMs the policy selects, ``ports`` how many of their NICs it is in force on here,
-    ``crowded`` that a host has no room for it, ``error`` why else it is not loaded as it is written."""
+    ``elsewhere`` how many are switched by which SmartNIC, ``crowded`` that a host has no room for it, ``error`` why
+    else it is not loaded as it is written."""
 
     policy: CompiledPolicy
     selected: int
     ports: int
+    elsewhere: Mapping[str, int]
     crowded: bool
     counted: Mapping[RuleRef, Count]
     error: CarmelError | None
@@ -78,10 +80,22 @@ def _effective(seen: Seen, generation: int | None) -> Condition:
     if not seen.policy.spec.directions:
         message = "policyTypes is empty: it governs neither direction"
         return condition("Effective", "False", "NoDirection", message, generation=generation)
+    if not seen.ports and seen.elsewhere:
+        # Unknown, not False: what is in force on a SmartNIC is not for its host to say.
+        message = f"the ports of the VMs that it selects are on {_on_smart_nics(seen.elsewhere)}"
+        return condition("Effective", "Unknown", "OnSmartNIC", message, generation=generation)
     if not seen.ports:
         message = (
             "no VM that it selects has a port here that a firewall can be put on: it is off, or in networks of "
             "provider user, which have none"
         )
         return condition("Effective", "False", "NoPortHere", message, generation=generation)
-    return condition("Effective", "True", "InForce", generation=generation)
+    more = f"here; other ports are on {_on_smart_nics(seen.elsewhere)}" if seen.elsewhere else ""
+    return condition("Effective", "True", "InForce", more, generation=generation)
+
+
+def _on_smart_nics(ports: Mapping[str, int]) -> str:
+    names = sorted(name for name in ports if name)
+    which = f"SmartNIC {', '.join(names)}" if names else "a SmartNIC"
+    ask = f" (`carmel smartnic sync {names[0]}` shows whether it has it)" if names else ""
+    return f"{which}, whose own copy of the policy is in force there{ask}"

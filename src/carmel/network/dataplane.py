@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Protocol
@@ -123,12 +124,30 @@ class PortCount:
     dropped_packets: int
 
 
+class TakeoverStage(StrEnum):
+    """``WAITING``: for somebody to confirm. ``ROLLED_BACK``: nobody did, and the uplink is as it was before."""
+
+    WAITING = "waiting"
+    CONFIRMED = "confirmed"
+    ROLLED_BACK = "rolled-back"
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """How the last takeover of an uplink went. ``deadline``: when it is, or would have been, undone."""
+
+    stage: TakeoverStage
+    started_at: datetime
+    deadline: datetime
+
+
 class DataPlane(Protocol):
     """Every call may be repeated: what is there already stays untouched. Ports are named by ``PortPlan.interface``."""
 
     async def adopt(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
-        """Begin with these, of an earlier daemon: what it made and is not among them is removed. Ports whose VM is
-        gone are left out quietly."""
+        """Begin with what an earlier daemon realised of these, as it realised it: what it made and is not among them is
+        removed. What it had not realised yet, and what changed since, is up to later calls. Ports whose VM is gone are
+        left out quietly."""
         ...
 
     async def ensure_network(self, network: NetworkPlan) -> None:
@@ -150,6 +169,10 @@ class DataPlane(Protocol):
 
     async def detach(self, interface: str) -> None: ...
 
+    async def attached(self) -> Collection[str]:
+        """The ports that were attached and not detached, whether or not their VM is still there, by interface."""
+        ...
+
     async def counters(self) -> Mapping[str, PortCount]:
         """Of each port that is plugged in, by interface."""
         ...
@@ -160,6 +183,10 @@ class DataPlane(Protocol):
 
     async def confirm(self, network: str) -> None:
         """The administrator is still there: keep the uplink as it is. Raises ``Refused`` (``NothingToConfirm``)."""
+        ...
+
+    async def takeover(self, network: NetworkPlan) -> Takeover | None:
+        """Of its uplink, if there ever was one that was not forgotten with its network."""
         ...
 
     async def aclose(self) -> None:

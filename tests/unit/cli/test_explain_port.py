@@ -37,6 +37,8 @@ class Api:
         self._objects = objects
 
     def kind(self, word: str) -> SimpleNamespace:
+        if word not in self._objects:
+            raise NotFound(f"there is no kind {word}")
         return SimpleNamespace(plural=word)
 
     def get(self, kind: SimpleNamespace, namespace: str, name: str) -> dict[str, Any]:
@@ -106,6 +108,32 @@ def test_it_prints_json(session: Session, capsys: pytest.CaptureFixture[str]) ->
         "rule": "ingress[0]",
         "name": "no-labs",
     }
+
+
+def on_a_smart_nic(**served: list[dict[str, Any]]) -> Session:
+    there = port("web-0", "web", "10.1.0.1")
+    there["metadata"]["labels"] = {"app": "web"}
+    there["status"] |= {"dataPlane": "SmartNIC", "smartNIC": "dpu0"}
+    web = {"vmSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"ports": [{"port": 443}]}]}
+    api = Api(ports=[there], namespaces=[obj("default", None)], firewallpolicies=[obj("web", spec=web)], **served)
+    return Session(api, "default")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("served", [{}, {"virtualmachines": []}])
+def test_on_a_smart_nic_ports_have_labels_of_their_own(
+    capsys: pytest.CaptureFixture[str], served: dict[str, list[dict[str, Any]]]
+) -> None:
+    assert said(capsys, on_a_smart_nic(**served), "web-0", source="10.0.0.7:443/tcp") == [
+        "Allowed: ingress of port default/web-0 from 10.0.0.7:443/tcp",
+        "because ingress[0] of policy default/web (priority 1000) says Allow",
+    ]
+    assert said(capsys, on_a_smart_nic(**served), "web-0", source="10.0.0.7:80/tcp")[0].startswith("Denied")
+
+
+def test_a_host_says_that_its_smart_nic_decides(capsys: pytest.CaptureFixture[str]) -> None:
+    host = on_a_smart_nic(virtualmachines=[obj("web", labels={"app": "web"})])
+    last = said(capsys, host, "web-0", source="10.0.0.7:443/tcp")[-1]
+    assert last.startswith("SmartNIC dpu0 switches this port by its own policies")
 
 
 def test_what_it_does_not_understand(session: Session) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ import pytest
 from carmel.controllers.firewall import FirewallController
 from carmel.controllers.runtime import Runtime
 from carmel.errors import Refused
-from carmel.network.firewall import Connection, Decision, PortBinding, PortKey, Why
+from carmel.network.firewall import Connection, Decision, LabelledVm, PortBinding, PortKey, Why
 from carmel.resources.base import JsonObject
 from carmel.resources.core import NAMESPACE
 from carmel.resources.firewallpolicy import FIREWALL_POLICY, Action, Direction
 from carmel.resources.registry import KINDS
-from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.store.protocol import Store
 from carmel.store.sqlite import SqliteStore
 from tests.fakes.firewall import FakeFirewall, FakePorts
@@ -67,24 +66,15 @@ def port(name: str, address: str, labels: dict[str, str], interface: str | None)
 
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    # With the kind, whether or not the daemon of this version serves it.
-    store = await SqliteStore.open(tmp_path / "store.sqlite", kinds=(*{*KINDS, FIREWALL_POLICY},))
+    store = await SqliteStore.open(tmp_path / "store.sqlite", kinds=KINDS)
     try:
         await store.create(NAMESPACE, {"metadata": {"name": "default"}})
         await store.create(
             NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab", "labels": {"env": "lab"}}}
         )
-        await store.create(
-            VIRTUAL_MACHINE,
-            {
-                "apiVersion": VIRTUAL_MACHINE.api_version,
-                "kind": "VirtualMachine",
-                "metadata": {"name": "web", "namespace": "default", "labels": {"app": "web"}},
-                "spec": {},
-            },
-        )
         runtime = Runtime(store, "test")
-        firewall, ports = FakeFirewall(), FakePorts(port("web-0", "10.0.0.1", {"app": "web"}, "cmp0"))
+        vms = [LabelledVm("default", "web", {"app": "web"})]
+        firewall, ports = FakeFirewall(), FakePorts(port("web-0", "10.0.0.1", {"app": "web"}, "cmp0"), vms=vms)
         controller = FirewallController(runtime, firewall, ports)
         await runtime.start()
         yield Host(store, runtime, firewall, ports, controller)
@@ -134,7 +124,7 @@ async def test_a_vm_that_comes_changes_what_its_peers_may(host: Host) -> None:
     await host.settled("web", lambda one: one.get("ports") == 1)
     assert host.asks(80).action is Action.DENY
     host.ports.ports.append(port("proxy-0", str(CLIENT), {"app": "proxy"}, None))
-    host.controller.ports_changed()
+    host.ports.changed()
     await host.firewall.until(lambda: host.asks(80).action is Action.ALLOW)
 
 
@@ -147,6 +137,20 @@ async def test_nothing_is_loaded_where_there_is_no_port(host: Host) -> None:
     assert host.firewall.loaded is None
     await host.controller.prepare()
     assert host.firewall.loaded is not None
+
+
+async def test_a_policy_for_vms_on_a_smart_nic_says_where_it_is_in_force(host: Host) -> None:
+    host.ports.ports.append(replace(port("db-0", "10.0.0.2", {"app": "db"}, None), smart_nic="dpu0"))
+    host.ports.there.append(LabelledVm("default", "db", {"app": "db"}))
+    await host.apply("db", vmSelector={"matchLabels": {"app": "db"}}, ingress=[])
+    policy = await host.settled("db", lambda one: bool(truth(one)))
+    assert truth(policy["status"])["Effective"] == ("Unknown", "OnSmartNIC")
+    assert "SmartNIC dpu0" in message(policy, "Effective")
+    assert (policy["status"]["selectedVMs"], policy["status"]["ports"]) == (1, 0)
+    await host.apply("all", ingress=[])
+    policy = await host.settled("all", lambda one: one.get("ports") == 1)
+    assert truth(policy["status"])["Effective"] == ("True", "InForce")
+    assert "SmartNIC dpu0" in message(policy, "Effective")
 
 
 async def test_a_policy_for_nobody_and_rules_that_never_decide_are_shown(host: Host) -> None:

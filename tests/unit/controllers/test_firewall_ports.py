@@ -7,9 +7,9 @@ import ipaddress
 from pathlib import Path
 from typing import Any
 
-from carmel.controllers.firewall_ports import StorePorts
+from carmel.controllers.firewall_ports import NicPorts, StorePorts
 from carmel.controllers.runtime import Runtime
-from carmel.network.firewall import PortBinding, PortKey
+from carmel.network.firewall import LabelledVm, PortBinding, PortKey
 from carmel.resources.core import NAMESPACE
 from carmel.resources.port import PORT
 from carmel.resources.registry import KINDS
@@ -32,13 +32,15 @@ def port(**status: Any) -> dict[str, Any]:
     return {"metadata": {"name": "web-0", "namespace": "default"}, "spec": spec, "status": status}
 
 
+COUNTERS = ("receivedPackets", "receivedBytes", "sentPackets", "sentBytes", "droppedPackets")
+
+
 async def test_ports_follow_their_vms(tmp_path: Path) -> None:
-    store = await SqliteStore.open(tmp_path / "store.sqlite", kinds=(*{*KINDS, PORT},))
+    store = await SqliteStore.open(tmp_path / "store.sqlite", kinds=KINDS)
     runtime = Runtime(store, "test")
     source = StorePorts(runtime)
     changed = asyncio.Event()
     source.on_change(changed.set)
-    runtime.informer(VIRTUAL_MACHINE).listen(lambda _change: changed.set())
     try:
         await store.create(NAMESPACE, {"metadata": {"name": "default"}})
         await runtime.start()
@@ -55,6 +57,7 @@ async def test_ports_follow_their_vms(tmp_path: Path) -> None:
         await settled(PortBinding(key, "web", {}))
         await store.create(VIRTUAL_MACHINE, vm(app="web"))
         await settled(PortBinding(key, "web", {"app": "web"}))
+        assert source.vms() == [LabelledVm("default", "web", {"app": "web"})]
         there = port(dataPlane="Host", interface="cmp0", addresses=["10.0.0.1"])
         await store.replace(PORT, there, subresource="status")
         address = (ipaddress.ip_address("10.0.0.1"),)
@@ -62,9 +65,47 @@ async def test_ports_follow_their_vms(tmp_path: Path) -> None:
         await store.replace(VIRTUAL_MACHINE, vm(app="db"))
         await settled(PortBinding(key, "web", {"app": "db"}, address, "cmp0"))
         # On a SmartNIC it is that one's firewall that it has; here it is a peer.
-        elsewhere = port(dataPlane="SmartNIC", interface="pf0hpf", addresses=["10.0.0.1"])
+        elsewhere = port(dataPlane="SmartNIC", smartNIC="dpu0", interface="pf0hpf", addresses=["10.0.0.1"])
         await store.replace(PORT, elsewhere, subresource="status")
-        await settled(PortBinding(key, "web", {"app": "db"}, address))
+        await settled(PortBinding(key, "web", {"app": "db"}, address, None, "dpu0"))
+        # Counters change all the time, and are nothing to the firewall.
+        told = list[bool]()
+        source.on_change(lambda: told.append(True))
+        told.clear()
+        counted = elsewhere["status"] | {"counters": dict.fromkeys(COUNTERS, 1)}
+        await store.replace(PORT, elsewhere | {"status": counted}, subresource="status")
+        await store.replace(
+            PORT, there | {"status": there["status"] | {"counters": dict.fromkeys(COUNTERS, 1)}}, subresource="status"
+        )
+        await settled(PortBinding(key, "web", {"app": "db"}, address, "cmp0"))
+        assert told == [True]
+    finally:
+        await runtime.stop()
+        await store.close()
+
+
+async def test_on_a_smart_nic_ports_have_labels_of_their_own(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "store.sqlite", kinds=KINDS)
+    runtime = Runtime(store, "nic")
+    source = NicPorts(runtime)
+    changed = asyncio.Event()
+    source.on_change(changed.set)
+    try:
+        await store.create(NAMESPACE, {"metadata": {"name": "default"}})
+        await runtime.start()
+        made = port()
+        made["metadata"]["labels"] = {"app": "web"}
+        await store.create(PORT, made)
+        made["status"] = {"dataPlane": "SmartNIC", "interface": "cmp0", "addresses": ["10.0.0.1"]}
+        await store.replace(PORT, made, subresource="status")
+        address = (ipaddress.ip_address("10.0.0.1"),)
+        async with asyncio.timeout(20):
+            while source.bindings() != [
+                PortBinding(PortKey("default", "web-0"), "web", {"app": "web"}, address, "cmp0")
+            ]:
+                await changed.wait()
+                changed.clear()
+        assert source.vms() == [LabelledVm("default", "web", {"app": "web"})]
     finally:
         await runtime.stop()
         await store.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
@@ -59,7 +59,7 @@ class PortBinding:
     """One NIC of a VM: whose it is, which addresses it has, and where it is plugged.
 
     ``interface`` is the tap or representor on this machine; ``None`` for a NIC that is elsewhere, which is only a peer
-    of those here.
+    of those here. ``smart_nic`` names the SmartNIC that switches it, where that is not this machine.
     """
 
     key: PortKey
@@ -67,13 +67,31 @@ class PortBinding:
     labels: Mapping[str, str]
     addresses: tuple[Address, ...] = ()
     interface: str | None = None
+    smart_nic: str | None = None
+
+
+class LabelledVm(NamedTuple):
+    """What policies select."""
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
 
 
 class PortSource(Protocol):
-    """Where the firewall's ports come from."""
+    """Where the firewall's ports, and the VMs whose they are, come from."""
 
     def bindings(self) -> list[PortBinding]:
         """All that are known at the moment, those of other hosts included."""
+        ...
+
+    def vms(self) -> list[LabelledVm]:
+        """All VMs that policies may select, those without ports included where they are known; one may be there
+        more than once, with the labels of each of its ports."""
+        ...
+
+    def on_change(self, told: Callable[[], None]) -> None:
+        """Call ``told`` whenever what the two others give has changed."""
         ...
 
 

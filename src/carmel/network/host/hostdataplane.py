@@ -10,13 +10,15 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from carmel.errors import CarmelError, NotFound, Refused
-from carmel.network.dataplane import Address, NetworkPlan, PortCount, PortHandles, PortPlan
+from carmel.network.dataplane import Address, NetworkPlan, PortCount, PortHandles, PortPlan, Takeover
 from carmel.network.host import guard
 from carmel.network.host.check import check_network, check_port
 from carmel.network.host.dnsmasq import Dnsmasq, dhcp_plan
+from carmel.network.host.memory import Memory, Realised
 from carmel.network.host.nat import LOADED, nat_script
 from carmel.network.host.netlink import Netlink
 from carmel.network.host.nft import Nft
@@ -38,6 +40,7 @@ class HostDataPlane:
         self._nft = Nft(runner, namespace)
         self._dnsmasq = Dnsmasq(runner, runtime, namespace)
         self._takeovers = Takeovers(self._netlink, runner, state, namespace)
+        self._memory = Memory(runtime / "realised.json")
         self._networks: dict[str, NetworkPlan] = {}
         self._ports: dict[str, PortPlan] = {}
         self._lock = asyncio.Lock()
@@ -46,11 +49,16 @@ class HostDataPlane:
         async with self._lock:
             await self._takeovers.recover()
             links = (await self._netlink.observe()).links
-            self._networks = {network.name: network for network in networks}
-            self._ports = {port.interface: port for port in ports if port.interface in links}
-            await self._dnsmasq.stop_all_but({bridge_of(one) for one in networks if one.nat is not None})
+            kept = _kept(await asyncio.to_thread(self._memory.read), networks, ports)
+            self._networks = {network.name: network for network in kept.networks}
+            self._ports = {
+                port.interface: port
+                for port in kept.ports
+                if port.interface in links and port.network in self._networks
+            }
+            await self._dnsmasq.stop_all_but({bridge_of(one) for one in kept.networks if one.nat is not None})
             await self._settle()
-            await self._takeovers.keep_only({bridge_of(one) for one in networks})
+            await self._takeovers.keep_only({bridge_of(one) for one in (*networks, *kept.networks)})
 
     async def ensure_network(self, network: NetworkPlan) -> None:
         async with self._lock:
@@ -106,6 +114,10 @@ class HostDataPlane:
             if self._ports.pop(interface, None) is not None:
                 await self._settle()
 
+    async def attached(self) -> Collection[str]:
+        async with self._lock:
+            return frozenset(self._ports)
+
     async def counters(self) -> Mapping[str, PortCount]:
         async with self._lock:
             links = (await self._netlink.observe()).links
@@ -133,6 +145,9 @@ class HostDataPlane:
             if known is None:
                 raise NotFound(f"there is no network {network}")
             await self._takeovers.confirm(known)
+
+    async def takeover(self, network: NetworkPlan) -> Takeover | None:
+        return await self._takeovers.state(network)
 
     async def aclose(self) -> None:
         await self._netlink.aclose()
@@ -169,6 +184,7 @@ class HostDataPlane:
         async with self._takeovers.held() as rolled_back:
             networks = [network for network in self._networks.values() if bridge_of(network) not in rolled_back]
             await self._settle_on(networks, list(self._ports.values()))
+        await asyncio.to_thread(self._memory.write, self._networks.values(), self._ports.values())
 
     async def _settle_on(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
         state = await self._netlink.observe()
@@ -205,6 +221,19 @@ class HostDataPlane:
             assert network.nat is not None
             theirs = [port for port in ports if port.network == network.name]
             await self._dnsmasq.ensure(dhcp_plan(bridge_of(network), network.nat, network.mtu, theirs))
+
+
+def _kept(realised: Realised | None, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> Realised:
+    """Of what was realised, what is still among these; if that is not known, these."""
+    if realised is None:
+        return Realised("", tuple(networks), tuple(ports))
+    names = {network.name for network in networks}
+    interfaces = {port.interface for port in ports}
+    return replace(
+        realised,
+        networks=tuple(network for network in realised.networks if network.name in names),
+        ports=tuple(port for port in realised.ports if port.interface in interfaces),
+    )
 
 
 def _forward() -> None:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import orjson
 from pyroute2 import IPRoute
 
 from carmel.errors import Refused, Unavailable
-from carmel.network.dataplane import NetworkPlan
+from carmel.network.dataplane import NetworkPlan, Takeover, TakeoverStage
 from carmel.network.host.apply import put_back, routes_of
 from carmel.network.host.kernel import KernelState
 from carmel.network.host.netlink import Netlink
@@ -39,9 +40,18 @@ class Stage(StrEnum):
     ROLLED_BACK = "rolled-back"
 
 
+_TOLD = {
+    Stage.PENDING: TakeoverStage.WAITING,
+    Stage.CONFIRMED: TakeoverStage.CONFIRMED,
+    Stage.ROLLED_BACK: TakeoverStage.ROLLED_BACK,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """How an uplink was before it was taken over. ``deadline``: seconds of CLOCK_BOOTTIME in the boot ``boot``."""
+    """How an uplink was before it was taken over. ``deadline``: seconds of CLOCK_BOOTTIME in the boot ``boot``.
+    ``started`` (seconds since 1970, by a clock that may be wrong) and ``seconds`` (what was left then) are for people.
+    """
 
     stage: Stage
     digest: str
@@ -52,6 +62,8 @@ class Record:
     routes: list[dict[str, Any]]
     boot: str
     deadline: float
+    started: float
+    seconds: float
 
     @property
     def overdue(self) -> bool:
@@ -128,9 +140,10 @@ class Takeovers:
         if not uplink.addresses:
             return
         routes = await self._netlink.call(lambda route: routes_of(route, uplink.index))
+        seconds = network.uplink.confirm_seconds
         record = Record(
             Stage.PENDING, _digest(network), bridge_of(network), uplink.name, uplink.mtu,
-            sorted(map(str, uplink.addresses)), routes, boot_id(), now() + network.uplink.confirm_seconds,
+            sorted(map(str, uplink.addresses)), routes, boot_id(), now() + seconds, time.time(), seconds,
         )  # fmt: skip
         try:
             await asyncio.to_thread(self._create, self._file(network), record)
@@ -158,6 +171,13 @@ class Takeovers:
 
         if not await asyncio.to_thread(mark):
             raise Refused(f"nothing of the network {network.name} waits to be confirmed", code="NothingToConfirm")
+
+    async def state(self, network: NetworkPlan) -> Takeover | None:
+        record = await asyncio.to_thread(read, self._file(network)) if network.uplink is not None else None
+        if record is None:
+            return None
+        started = datetime.fromtimestamp(record.started, UTC)
+        return Takeover(_TOLD[record.stage], started, started + timedelta(seconds=record.seconds))
 
     async def forget(self, network: NetworkPlan) -> None:
         """It is being removed, and may be made anew."""

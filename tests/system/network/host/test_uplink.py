@@ -11,13 +11,14 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from carmel.errors import Refused
-from carmel.network.dataplane import BondMode, NetworkPlan, PortPlan, UplinkPlan
+from carmel.network.dataplane import BondMode, NetworkPlan, PortPlan, TakeoverStage, UplinkPlan
 from carmel.network.host.takeover import boot_id, now, read, write
 from tests.system.network.host.lab import Lab, Tap, ethernet, port, udp
 
@@ -240,7 +241,11 @@ async def test_what_is_confirmed_stays_and_is_given_back_with_the_network(lab: L
     assert await _on(lab, bridge)
     assert not await _on(lab, "up0")
     assert await _soon(lambda: _is_reached(lab))
+    taken = await lab.plane.takeover(_only_way_in())
+    assert taken is not None
+    assert (taken.stage, taken.deadline - taken.started_at) == (TakeoverStage.WAITING, timedelta(seconds=60))
     await lab.plane.confirm("lan")
+    assert await lab.plane.takeover(_only_way_in()) == replace(taken, stage=TakeoverStage.CONFIRMED)
     with pytest.raises(Refused, match="nothing of the network lan waits"):
         await lab.plane.confirm("lan")
     await lab.plane.remove_network("lan")
@@ -265,6 +270,9 @@ async def test_what_nobody_confirms_comes_back_by_itself(lab: Lab) -> None:
     with pytest.raises(Refused, match="the uplink up0 was put back") as refused:
         await lab.plane.ensure_network(_only_way_in(2))
     assert refused.value.code == "RolledBack"
+    taken = await lab.plane.takeover(_only_way_in(2))
+    assert taken is not None
+    assert taken.stage is TakeoverStage.ROLLED_BACK
     await lab.plane.adopt([_only_way_in(2)], [])
     assert await _bridge(lab) is None
     # Removed and made again, it is tried once more.

@@ -35,7 +35,9 @@ class _Runner:
 
 
 def _record(stage: Stage = Stage.PENDING) -> Record:
-    return Record(stage, "digest", "cmb0123456789", "eth0", 1500, ["192.0.2.1/24"], [], boot_id(), now() + 60)
+    return Record(
+        stage, "digest", "cmb0123456789", "eth0", 1500, ["192.0.2.1/24"], [], boot_id(), now() + 60, 0.0, 60.0
+    )
 
 
 def _takeovers(folder: Path, runner: _Runner) -> Takeovers:
