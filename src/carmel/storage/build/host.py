@@ -73,7 +73,7 @@ def host_recipe(guest: Recipe) -> Recipe:
         name="host",
         summary="a Carmel host for a UEFI machine: Debian 12, QEMU and Carmel on a disk to write to an SSD or a stick",
         kind="Disk",
-        version=1,
+        version=2,
         packages=(*_INSTALLED, *guest.packages),
         programs=(*NATIVE_PROGRAMS, "zstd"),
         inputs=lambda: b"".join(_inputs(guest)),

@@ -8,15 +8,15 @@ those whose devices are there.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from carmel.storage.build.context import BuildContext
 from carmel.storage.build.cpio import Entry, archive
 from carmel.storage.build.files import in_thread
-from carmel.storage.build.initramfs import base_entries
-from carmel.storage.build.modules import Module, ModuleTree, module_name, parse_aliases, parse_wanted
+from carmel.storage.build.initramfs import base_entries, modprobe_entries
+from carmel.storage.build.modules import Module, ModuleTree
 
 # Below drivers/: buses and controllers of disks, and what a device tree's boards need to power them up.
 _DRIVERS = (
@@ -47,19 +47,3 @@ def _write(initrd: Path, boot: Path, version: str, modules: Sequence[Module]) ->
         Entry.directory("newroot"),
     ]
     initrd.write_bytes(gzip.compress(archive(entries), 6, mtime=0))
-
-
-def modprobe_entries(version: str, modules: Sequence[Module]) -> Iterator[Entry]:
-    """The modules with ``modules.dep`` and ``modules.alias``. ``modules``: each behind what it needs."""
-    place = f"lib/modules/{version}"
-    needed: dict[str, list[str]] = {}
-    lines, aliases = [], []
-    for module in modules:
-        yield Entry.file(f"{place}/{module.file_name}", module.data)
-        direct = [name for name in parse_wanted(module.data).before if name in needed]
-        # The nearest first, and all of them: modprobe does not look further.
-        needed[module.name] = list(dict.fromkeys([*direct, *(name for one in direct for name in needed[one])]))
-        lines.append(f"{module.file_name}: {' '.join(f'{name}.ko' for name in needed[module.name])}".rstrip() + "\n")
-        aliases += [f"alias {alias} {module_name(module.name)}\n" for alias in parse_aliases(module.data)]
-    yield Entry.file(f"{place}/modules.dep", "".join(lines).encode())
-    yield Entry.file(f"{place}/modules.alias", "".join(aliases).encode())

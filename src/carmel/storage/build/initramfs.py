@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from carmel.errors import InternalError
@@ -10,7 +10,7 @@ from carmel.run import Command
 from carmel.storage.build.context import BuildContext
 from carmel.storage.build.cpio import Entry
 from carmel.storage.build.files import in_thread
-from carmel.storage.build.modules import Module
+from carmel.storage.build.modules import Module, module_name, parse_aliases, parse_wanted
 
 _DIRECTORIES = ("dev", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin")
 
@@ -47,6 +47,28 @@ def module_entries(modules: Sequence[Module]) -> Iterator[Entry]:
     for module in modules:
         yield Entry.file(f"lib/modules/{module.file_name}", module.data)
     yield Entry.file("etc/modules", "".join(f"{module.file_name}\n" for module in modules).encode())
+
+
+def modprobe_entries(version: str, modules: Sequence[Module], builtin: Collection[str] = ()) -> Iterator[Entry]:
+    """The modules with ``modules.dep`` and ``modules.alias`` of depmod(8), which busybox's modprobe reads.
+
+    ``modules``: each behind what it needs. ``builtin``: who asks modprobe for one of these is told that it is there.
+    The kernel asks modprobe too, for what it misses: a driver of tc, an expression of nftables.
+    """
+    place = f"lib/modules/{version}"
+    needed: dict[str, list[str]] = {}
+    lines, aliases = [], []
+    for module in modules:
+        yield Entry.file(f"{place}/{module.file_name}", module.data)
+        direct = [name for name in parse_wanted(module.data).before if name in needed]
+        # All of them, as modprobe does not look further, and each before what it needs: modprobe begins at the end.
+        needs = {name for one in direct for name in (one, *needed[one])}
+        needed[module.name] = [name for name in reversed(needed) if name in needs]
+        lines.append(f"{module.file_name}: {' '.join(f'{name}.ko' for name in needed[module.name])}".rstrip() + "\n")
+        aliases += [f"alias {alias} {module_name(module.name)}\n" for alias in parse_aliases(module.data)]
+    yield Entry.file(f"{place}/modules.dep", "".join(lines).encode())
+    yield Entry.file(f"{place}/modules.alias", "".join(aliases).encode())
+    yield Entry.file(f"{place}/modules.builtin", "".join(f"{name}.ko\n" for name in sorted(builtin)).encode())
 
 
 def only(paths: Iterable[Path], what: str) -> Path:

@@ -1,12 +1,14 @@
 """The ``lab-host`` image: an Arm host that runs Carmel, small enough to start under emulation in seconds.
 
-Debian's cloud kernel (KVM is built in) and an initramfs with busybox as init, Python, carmeld with its packages, QEMU
-and qemu-img with the libraries they need, and the ``micro`` image ready-made. No systemd: busybox init starts carmeld
-again when it ends. The console has a root shell.
+Debian's cloud kernel (KVM is built in) and an initramfs with busybox as init, Python, carmeld with its packages, what
+it runs (QEMU, nft, dnsmasq) with the libraries they need, and the ``micro`` image ready-made. No systemd: busybox init
+starts carmeld again when it ends. The console has a root shell.
 
 The seed (cloud-init's NoCloud) names the host; user data that is a script is run at each boot, before carmeld: that is
-how the host gets its keys. A disk that is called ``state`` (its serial number) keeps the state directory; without one
-that lies in memory.
+how it gets its keys, and is told to be the Arm cores of a SmartNIC instead. A disk that is called ``state`` (its serial
+number) keeps the state directory; without one that lies in memory.
+
+Links are named by their MAC addresses where these have a meaning (``lab_host/links``).
 
 One initramfs that is not compressed: docs/decisions/0008-lab-initramfs.md has the measurement.
 """
@@ -24,7 +26,8 @@ from carmel.storage.build.cache import ResultCache
 from carmel.storage.build.context import KernelBundle, Workshop
 from carmel.storage.build.cpio import Entry, archive, parts
 from carmel.storage.build.files import in_thread
-from carmel.storage.build.initramfs import base_entries, module_entries, only, unpack
+from carmel.storage.build.initramfs import base_entries, modprobe_entries, only, unpack
+from carmel.storage.build.lab_modules import AT_BOOT, AT_BOOT_IF_THERE, ON_DEMAND
 from carmel.storage.build.libraries import library_entries
 from carmel.storage.build.modules import Module, ModuleTree
 from carmel.storage.build.payload import (
@@ -39,11 +42,12 @@ from carmel.storage.build.recipe import Recipe
 
 COMMAND_LINE = "console=ttyAMA0"
 _PROGRAMS = (
-    "usr/bin/qemu-system-aarch64", "usr/bin/qemu-img", "usr/bin/prlimit", "usr/bin/flock",
-    f"usr/bin/python{DEBIAN_PYTHON}", "usr/sbin/qemu-ga", "sbin/mke2fs", "sbin/blkid",
+    "usr/bin/qemu-system-aarch64", "usr/bin/qemu-img", "usr/bin/qemu-storage-daemon", "usr/sbin/qemu-ga",
+    f"usr/bin/python{DEBIAN_PYTHON}", "usr/bin/prlimit", "usr/bin/flock", "sbin/mke2fs", "sbin/blkid",
+    "usr/sbin/nft", "usr/sbin/dnsmasq",
 )  # fmt: skip
-_REQUIRED_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "isofs", "evdev")
-_OPTIONAL_MODULES = ("nvme", "ext4", "virtio_scsi", "sd_mod", "gpio_keys", "virtio_balloon")
+# Carmel runs none of these; people do. Busybox' own ip can less.
+_FOR_PEOPLE = {"bin/ip": "usr/bin/ip", "sbin/tc": "usr/bin/tc", "sbin/bridge": "usr/bin/bridge"}
 # What the wanted packages draw in and nothing here uses.
 _NOT_KEPT = (
     r"adduser|coreutils|dpkg|gcc-.*-base|initramfs-tools.*|iso-codes|klibc-utils|udev|passwd|qemu-system-data|tar"
@@ -55,6 +59,7 @@ _GROUPS = "tty:x:5:\nkvm:x:104:\ncarmel-qemu:x:900:\n"
 _SCRIPTS = {
     "lab_host/init": "init",
     "lab_host/rc": "etc/rc",
+    "lab_host/links": "etc/links",
     "lab_host/carmeld": "etc/carmeld",
     "lab_host/ready": "etc/ready",
     "lab_host/profile": "etc/profile",
@@ -80,7 +85,7 @@ def lab_host_recipe(guest: Recipe) -> Recipe:
         name="lab-host",
         summary="an Arm host that runs Carmel, for labs: emulated, with KVM inside",
         kind="Kernel",
-        version=1,
+        version=2,
         packages=(
             *guest.packages,
             f"python{DEBIAN_PYTHON}",
@@ -88,6 +93,9 @@ def lab_host_recipe(guest: Recipe) -> Recipe:
             "qemu-utils",
             "e2fsprogs",
             "util-linux",
+            "nftables",
+            "dnsmasq-base",
+            "iproute2",
         ),
         keep=rf"(?!({_NOT_KEPT})$).*",
         programs=(),
@@ -104,7 +112,7 @@ async def _make(workshop: Workshop, guest: Recipe) -> KernelBundle:
     await unpack(context, workshop.archives, root)
     kernel = only(root.glob("boot/vmlinuz-*"), "kernel")
     tree = ModuleTree(only(root.glob("**/lib/modules/*"), "directory of kernel modules"), context.runner)
-    modules = await tree.load_order(_REQUIRED_MODULES, optional=_OPTIONAL_MODULES)
+    modules = await tree.load_order((*AT_BOOT, *ON_DEMAND), optional=AT_BOOT_IF_THERE)
     context.progress(60, "adding Carmel")
     payload = directory / "payload"
     await in_thread(payload.mkdir)
@@ -115,7 +123,7 @@ async def _make(workshop: Workshop, guest: Recipe) -> KernelBundle:
     await add_guest(workshop, guest, payload, words=" quiet")
     context.progress(90, "writing the initramfs")
     initrd = directory / "initrd"
-    await in_thread(_write_initramfs, initrd, root, payload, modules)
+    await in_thread(_write_initramfs, initrd, root, payload, tree, modules)
     return KernelBundle(kernel.rename(directory / "kernel"), initrd, COMMAND_LINE)
 
 
@@ -142,15 +150,17 @@ def _pick(guest: Recipe, archives: Path, into: Path) -> None:
             (into / path.name).hardlink_to(path)
 
 
-def _write_initramfs(initrd: Path, root: Path, payload: Path, modules: Sequence[Module]) -> None:
+def _write_initramfs(initrd: Path, root: Path, payload: Path, tree: ModuleTree, modules: Sequence[Module]) -> None:
     library, extensions = f"usr/lib/python{DEBIAN_PYTHON}", [*root.glob("usr/lib/python*/lib-dynload/*.so")]
-    programs = [root / name for name in _PROGRAMS]
-    needing = [*programs, *extensions, *payload.rglob("*.so")]
+    programs = {name: root / name for name in _PROGRAMS} | {to: root / name for name, to in _FOR_PEOPLE.items()}
+    needing = [*programs.values(), *extensions, *payload.rglob("*.so")]
+    loaded = [module.name for module in modules if module.name in {*AT_BOOT, *AT_BOOT_IF_THERE}]
     entries = [
         *base_entries(root, users=_USERS, groups=_GROUPS),
         *_scripts(),
-        *module_entries(modules),
-        *(Entry.file(name, path, executable=True) for name, path in zip(_PROGRAMS, programs, strict=True)),
+        *modprobe_entries(tree.version, modules, tree.builtin),
+        Entry.file("etc/modules", "".join(f"{name}\n" for name in loaded).encode()),
+        *(Entry.file(name, path, executable=True) for name, path in programs.items()),
         *library_entries(root, (path.read_bytes() for path in needing)),
         *_tree(root / library, library, _NOT_OF_PYTHON),
         *_tree(payload, PREFIX.lstrip("/")),

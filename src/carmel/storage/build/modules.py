@@ -43,16 +43,20 @@ class Wanted:
 
 
 class ModuleTree:
-    """The modules of one kernel: the directory ``lib/modules/VERSION`` of an unpacked kernel package."""
+    """The modules of one kernel: the directory ``lib/modules/VERSION`` of an unpacked kernel package.
+
+    ``builtin``: the names of those that are in the kernel itself.
+    """
 
     def __init__(self, directory: Path, runner: Runner) -> None:
         self._runner = runner
+        self.version = directory.name
         self._files = {
             module_name(path.name): path for path in sorted(directory.rglob("*.ko*")) if is_module(path.name)
         }
         builtin = directory / "modules.builtin"
         lines = builtin.read_text().splitlines() if builtin.exists() else []
-        self._builtin = frozenset(module_name(Path(line).name) for line in lines)
+        self.builtin = frozenset(module_name(Path(line).name) for line in lines)
 
     def below(self, *folders: str) -> list[str]:
         """The names of all modules below these directories of the kernel's source tree, such as ``drivers/ata``."""
@@ -69,7 +73,7 @@ class ModuleTree:
         visiting: set[str] = set()
 
         async def visit(name: str, *, required: bool) -> None:
-            if name in found or name in visiting or name in self._builtin:
+            if name in found or name in visiting or name in self.builtin:
                 return
             path = self._files.get(name)
             if path is None:
