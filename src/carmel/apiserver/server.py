@@ -15,6 +15,7 @@ import os
 import socket
 import ssl
 import stat
+import sys
 import time
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -40,18 +41,22 @@ _HANDSHAKE_SECONDS = 10.0
 _GRACE_SECONDS = 3.0
 _CHECK_SECONDS = 86400.0
 _MAX_MESSAGE_BYTES = 64 * 1024
+_IP_FREEBIND = 15
+"""ip(7): an address that is not this machine's (yet). The same option counts for IPv6."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """``https_port`` 0 takes the port of the last run, or else a free one. ``https_address`` is the address that
     listens; ``https_names`` are names and addresses that clients call this host by, besides its own name.
-    ``client_certificates``: clients may show one of this server's own authority (mutual TLS)."""
+    ``client_certificates``: clients may show one of this server's own authority (mutual TLS). ``before_its_address``:
+    listen even while ``https_address`` is not there yet, as that of a link that comes up later."""
 
     https_port: int = 0
     https_address: str = LOOPBACK
     https_names: tuple[str, ...] = ()
     client_certificates: bool = False
+    before_its_address: bool = False
     owner_uid: int | None = None
 
     @property
@@ -198,14 +203,15 @@ class Server:
 
     def _bind_https(self) -> socket.socket:
         wanted, address = self._config.https_port, self._config.https_address
+        early = self._config.before_its_address
         if wanted:
-            bound = _bound(address, wanted)
+            bound = _bound(address, wanted, early=early)
             if isinstance(bound, OSError):
                 raise _port_refused(address, wanted, bound)
             return bound
         remembered = self._credentials.remembered_port()
         for port in (*([remembered] if remembered else []), *_PREFERRED_PORTS, 0):
-            bound = _bound(address, port)
+            bound = _bound(address, port, early=early)
             if isinstance(bound, OSError):
                 if bound.errno == errno.EADDRNOTAVAIL:
                     raise _port_refused(address, port, bound)
@@ -275,11 +281,13 @@ def _is_websocket(connection: object) -> bool:
     return not isinstance(connection, Connection)
 
 
-def _bound(address: str, port: int) -> socket.socket | OSError:
+def _bound(address: str, port: int, *, early: bool) -> socket.socket | OSError:
     family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
     # The protocol is named, because asyncio turns Nagle's algorithm off only where it is: 40 ms an answer otherwise.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if early and sys.platform == "linux":
+        listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
     try:
         listener.bind((address, port))
     except OSError as error:

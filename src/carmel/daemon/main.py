@@ -8,9 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from carmel.daemon.options import Options, parse_options
+from carmel.daemon.options import Options, Role, parse_options
 from carmel.errors import CarmelError
+
+if TYPE_CHECKING:
+    from carmel.daemon.base import BaseDaemon
 
 _log = logging.getLogger("carmel.daemon")
 
@@ -61,17 +65,26 @@ def _priority(level: int) -> int:
     return next((priority for bound, priority in bounds if level >= bound), 7)
 
 
-async def _run(options: Options) -> None:
-    # Here and not above: --help and --version need none of it, and it takes half a second on a small board.
+def _daemon(options: Options) -> BaseDaemon:
+    """Imported here and not above: --help and --version need none of it, and it takes half a second on a small board.
+    A SmartNIC has no use for what runs VMs, and its cores are slower still."""
+    if options.role is Role.SMARTNIC:
+        from carmel.daemon.smartnic import SmartNicDaemon
+
+        return SmartNicDaemon(options)
     from carmel.daemon.daemon import Daemon
 
+    return Daemon(options)
+
+
+async def _run(options: Options) -> None:
+    daemon = _daemon(options)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     # The settings are all in the store: there is nothing to read again.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    daemon = Daemon(options)
     await daemon.start()
     try:
         await daemon.run(stop)

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -14,6 +15,13 @@ from carmel import __version__
 from carmel.paths import Paths
 
 LEVELS = ("debug", "info", "warning", "error")
+
+
+class Role(StrEnum):
+    """What the machine is: a host of VMs, or the Arm cores of a SmartNIC, which switches for its host and runs none."""
+
+    HOST = "host"
+    SMARTNIC = "smartnic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,7 @@ class Options:
     https_names: tuple[str, ...]
     log_level: str
     qemu_user: str
+    role: Role = Role.HOST
 
 
 def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Options:
@@ -35,7 +44,8 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
     paths = Paths.from_environment(env)
     parser = argparse.ArgumentParser(
         prog="carmeld",
-        description="The host daemon of Carmel: serves the API and runs this host's virtual machines.",
+        description="The host daemon of Carmel: serves the API and runs this host's virtual machines. On a SmartNIC: "
+        "switches for its host's.",
         epilog="SIGTERM ends the daemon; its virtual machines run on and are found again by the next one.",
     )
     for root, place, what in (
@@ -74,6 +84,13 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
         "($CARMEL_HTTPS_NAMES, separated by commas)",
     )
     parser.add_argument(
+        "--role",
+        choices=[role.value for role in Role],
+        default=env.get("CARMEL_ROLE", Role.HOST.value),
+        help="host: runs virtual machines; smartnic: runs on a NIC's Arm cores, for its host's ($CARMEL_ROLE; "
+        "default host)",
+    )
+    parser.add_argument(
         "--log-level",
         choices=LEVELS,
         default=env.get("CARMEL_LOG_LEVEL", "info"),
@@ -94,6 +111,8 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
             parser.error(f"CARMEL_HTTPS_NAMES: {error}")
     if given.log_level not in LEVELS:
         parser.error(f"CARMEL_LOG_LEVEL: invalid choice: {given.log_level!r} (choose from {', '.join(LEVELS)})")
+    if given.role not in set(Role):
+        parser.error(f"CARMEL_ROLE: invalid choice: {given.role!r} (choose from {', '.join(Role)})")
     return Options(
         paths=Paths(state=given.state_dir, runtime=given.run_dir, cache=given.cache_dir),
         https_port=given.https_port,
@@ -101,6 +120,7 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
         https_names=tuple(given.https_names),
         log_level=given.log_level,
         qemu_user=given.qemu_user,
+        role=Role(given.role),
     )
 
 

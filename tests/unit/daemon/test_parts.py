@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from carmel.controllers.runtime.metrics import ControllerMetrics
 from carmel.daemon import logs
-from carmel.daemon.daemon import check_database
+from carmel.daemon.base import check_database
 from carmel.daemon.guard import GuardedStore
 from carmel.daemon.lock import StateLock
 from carmel.daemon.measures import families

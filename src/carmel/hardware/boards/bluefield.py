@@ -1,4 +1,4 @@
-"""NVIDIA BlueField-2 and BlueField-3: SmartNICs whose Arm cores can be a host."""
+"""NVIDIA BlueField-2 and BlueField-3, SmartNICs whose Arm cores can be a host, and the emulated one of the lab."""
 
 from __future__ import annotations
 
@@ -87,4 +87,16 @@ BLUEFIELD_3: Final = BoardFacts(
     devices=(fact(Device(DeviceKind.NIC, "management port (oob_net0)", driver="mlxbf_gige"), _BF3_LOG),),
 )
 
-BOARDS: Final = (BLUEFIELD_2, BLUEFIELD_3)
+_LAB: Final = Source("Carmel", "SmartNICs, The emulated one", "docs/smartnic.md")
+
+EMULATED: Final = BoardFacts(
+    id="emulated",
+    name="Emulated SmartNIC of the lab",
+    vendor="Carmel",
+    about=_LAB,
+    quirk_facts=(
+        fact("It is a VM: known by the MAC address of its internal link, and every packet passes its Arm cores.", _LAB),
+    ),
+)
+
+BOARDS: Final = (BLUEFIELD_2, BLUEFIELD_3, EMULATED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
@@ -48,6 +49,21 @@ class Copies:
 
 
 @dataclass(frozen=True, slots=True)
+class Lent:
+    """A SmartNIC's representor that is plugged into a port: what it was called before, and its MTU. The kernel keeps
+    it, in the alias, so that whoever finds the link knows what to give back."""
+
+    name: str
+    mtu: int
+
+    def alias(self, owner: str, nic: str) -> str:
+        return f"carmel port {owner} {nic}, lent by {self.name} mtu {self.mtu}"
+
+
+_LENT = re.compile(r"carmel port .*, lent by (\S+) mtu ([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A network interface. ``shape`` is known as rate and ticks, which is what the kernel tells."""
 
@@ -57,6 +73,7 @@ class Link:
     group: int = 0
     mac: str = ""
     mtu: int = 1500
+    alias: str = ""
     up: bool = False
     loopback: bool = False
     master: str | None = None
@@ -72,6 +89,12 @@ class Link:
     @property
     def ours(self) -> bool:
         return is_ours(self.name, self.group)
+
+    @property
+    def lent(self) -> Lent | None:
+        """It is a representor that was plugged into a port: it is given back, never removed."""
+        match = _LENT.fullmatch(self.alias) if self.ours else None
+        return None if match is None else Lent(match[1], int(match[2]))
 
 
 @dataclass(frozen=True, slots=True)

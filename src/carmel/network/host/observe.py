@@ -64,6 +64,7 @@ def _link(
         group=message.get_attr("IFLA_GROUP") or 0,
         mac=message.get_attr("IFLA_ADDRESS") or "",
         mtu=message.get_attr("IFLA_MTU") or 0,
+        alias=message.get_attr("IFLA_IFALIAS") or "",
         up=bool(message["flags"] & _IFF_UP),
         loopback=bool(message["flags"] & _IFF_LOOPBACK),
         master=names.get(message.get_attr("IFLA_MASTER") or 0),

@@ -1,0 +1,72 @@
+"""Everything that runs on a SmartNIC's Arm cores: the same daemon, without what runs VMs.
+
+The order of a start is a promise, as it is on a host: the store, then what is switched (from the NIC's own store,
+without the host), and only then the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from carmel.apiserver.app import ApiConfig, App, build_app
+from carmel.apiserver.authorization import Authorizer
+from carmel.apiserver.bindings import Bindings
+from carmel.apiserver.credentials import Credentials
+from carmel.apiserver.identity import Authenticator, HostCertificates
+from carmel.controllers.nic.facts import read_nic_facts
+from carmel.controllers.runtime import EventKind, Runtime
+from carmel.daemon.base import BaseDaemon
+from carmel.daemon.measures import families, node_cpu
+from carmel.daemon.nicassembly import NicControllers
+from carmel.daemon.nostreams import NoStreams
+from carmel.hardware.sysroot import Sysroot
+from carmel.network.host.netlink import Netlink
+from carmel.resources.image import IMAGE
+from carmel.resources.port import PORT, Port
+from carmel.resources.virtualmachine import VIRTUAL_MACHINE
+from carmel.run import SystemRunner
+from carmel.smartnic.models.find import find_model
+
+_NO_VMS = "a SmartNIC runs no VMs: make it on the host, whose NICs this one switches"
+NOT_HERE = {VIRTUAL_MACHINE: _NO_VMS, IMAGE: _NO_VMS}
+
+
+class SmartNicDaemon(BaseDaemon):
+    """That of a SmartNIC."""
+
+    async def _start(self) -> None:
+        runner = SystemRunner()
+        await self._open_store()
+        root = Sysroot(Path("/"))
+        facts = await asyncio.to_thread(read_nic_facts, root)
+        netlink = Netlink()
+        self._stack.push_async_callback(netlink.aclose)
+        model = find_model(root, (await netlink.observe()).links, runner)
+        runtime = Runtime(self._store, facts.name)
+        controllers = NicControllers(runtime, facts, model, netlink)
+        self._stack.push_async_callback(controllers.stop)
+        await controllers.start()
+        server = await self._serve(self._app(runtime, controllers, facts.name), runner)
+        self._tell_ready(server)
+
+    def _app(self, runtime: Runtime, controllers: NicControllers, name: str) -> App:
+        def audit(port: Port, reason: str, message: str) -> None:
+            runtime.events.record(PORT, port, EventKind.NORMAL, reason, message, component="apiserver")
+
+        credentials = Credentials.of(self._paths)
+        app = build_app(
+            ApiConfig(
+                store=self._store,
+                authenticator=Authenticator(
+                    self._store, credentials.admin_token(), hosts=HostCertificates(credentials)
+                ),
+                authorizer=Authorizer(self._store, name),
+                streams=NoStreams(),
+                ready={"controllers": lambda: controllers.running, "state-directory": self._state_is_there},
+                bindings=Bindings(self._store, name, audit),
+                not_here=NOT_HERE,
+            )
+        )
+        app.metrics.register(lambda: [*families(runtime.metrics()), node_cpu()])
+        return app

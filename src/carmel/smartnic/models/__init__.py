@@ -1,0 +1,1 @@
+"""Which SmartNIC this machine is the Arm cores of, and what it shows to its host."""
