@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from carmel.errors import Cause
-from carmel.resources.base import JsonObject, LocalReference, Model, Resource, Status
+from carmel.resources.base import BY_NAME_SCHEMA, JsonObject, LocalReference, Model, Resource, Status
 from carmel.resources.kinds import Column, Kind
 from carmel.resources.nvmenamespace import NamespaceId, Serial
 from carmel.resources.port import IpAddress
@@ -41,16 +41,22 @@ class NVMeDatastore(Model):
     namespace_id: NamespaceId = Field(default=1, alias="namespaceID")
 
 
+class NBDExport(Model):
+    """A disk of an NBD server. A server may have a port for each."""
+
+    name: ExportName
+    port: int = Field(default=10809, ge=1, le=65535)
+
+
 class NBDDatastore(Model):
-    """An NBD server, spoken to with TLS only. ``exports``: those that Volumes may be."""
+    """NBD servers on one machine, spoken to with TLS only. ``exports``: the disks that Volumes may be."""
 
     address: IpAddress
-    port: int = Field(default=10809, ge=1, le=65535)
     tls_secret_ref: LocalReference = Field(
         description="A Secret in carmel-system with the keys username and psk (hexadecimal): who we are to the server, "
         "and it to us.",
     )
-    exports: list[ExportName] = Field(min_length=1, max_length=256, json_schema_extra={"x-kubernetes-list-type": "set"})
+    exports: list[NBDExport] = Field(min_length=1, max_length=256, json_schema_extra=BY_NAME_SCHEMA)
     stall_seconds: int = Field(
         default=600,
         ge=0,
@@ -85,7 +91,7 @@ class Datastore(Resource):
 
 def _validate(new: JsonObject, old: JsonObject | None) -> list[Cause]:
     spec = new.get("spec") or {}
-    causes = _type_causes(spec)
+    causes = [*_type_causes(spec), *_export_causes((spec.get("nbd") or {}).get("exports") or [])]
     path = (spec.get("directory") or {}).get("path")
     if path is not None and ".." in path.split("/"):
         causes.append(Cause("spec.directory.path", "must not contain '..'"))
@@ -113,6 +119,15 @@ def _type_causes(spec: JsonObject) -> list[Cause]:
         if name != own and value is not None
     ]
     return causes
+
+
+def _export_causes(exports: list[JsonObject]) -> list[Cause]:
+    names = [one["name"] for one in exports]
+    return [
+        Cause(f"spec.nbd.exports[{index}].name", f"{name!r} stands here twice", "FieldValueDuplicate")
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
 
 
 def _place(spec: JsonObject) -> JsonObject:

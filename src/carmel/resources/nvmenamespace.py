@@ -113,13 +113,12 @@ class NVMeNamespaceState(StrEnum):
 
 
 class NVMeCounters(Model):
-    """What was done since the exporter was started."""
+    """What the block device did since the NIC has it, as its kernel counts."""
 
     reads: int
     read_bytes: int
     writes: int
     written_bytes: int
-    failed: int
 
 
 class NVMeNamespaceStatus(Status):

@@ -15,7 +15,7 @@ from carmel.resources.volume import VOLUME
 
 NQN = "nqn.2014-08.org.nvmexpress:uuid:7a1f3c52-8d60-4d55-9b21-2f6a8a0c1a11"
 REMOTE = {"remote": {"address": "192.0.2.7", "subsystemNQN": NQN}}
-NBD = {"address": "127.0.0.1", "tlsSecretRef": {"name": "nic"}, "exports": ["pf0nvme0"]}
+NBD: dict[str, Any] = {"address": "127.0.0.1", "tlsSecretRef": {"name": "nic"}, "exports": [{"name": "pf0nvme0"}]}
 
 
 def admitted(kind: Kind, spec: dict[str, Any], old: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -69,6 +69,7 @@ def test_other_data_never_appears_under_a_disk() -> None:
         ({"type": "NVMe", "nvme": {"serial": "S1"}, "directory": {"path": "/srv/x"}}, ["spec.directory.path"]),
         ({"nvme": {"serial": "S1"}}, ["spec.nvme"]),
         ({"type": "NBD", "nbd": {**NBD, "exports": []}}, ["spec.nbd.exports"]),
+        ({"type": "NBD", "nbd": {**NBD, "exports": 2 * NBD["exports"]}}, ["spec.nbd.exports[1].name"]),
         ({"type": "NBD", "nbd": {key: value for key, value in NBD.items() if key != "tlsSecretRef"}},
          ["spec.nbd.tlsSecretRef"]),
     ],
@@ -81,7 +82,7 @@ def test_a_drive_stays_and_a_server_may_move() -> None:
     drive = admitted(DATASTORE, {"type": "NVMe", "nvme": {"serial": "S1"}})
     assert fields(DATASTORE, {**drive, "nvme": {"serial": "S2"}}, drive) == ["spec"]
     server = admitted(DATASTORE, {"type": "NBD", "nbd": NBD})
-    assert admitted(DATASTORE, {"type": "NBD", "nbd": {**NBD, "port": 4711}}, server)["nbd"]["port"] == 4711
+    assert admitted(DATASTORE, {"type": "NBD", "nbd": {**NBD, "address": "::1"}}, server)["nbd"]["address"] == "::1"
     assert fields(DATASTORE, {}, server) == ["spec"]
 
 
