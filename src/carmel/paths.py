@@ -113,6 +113,15 @@ class Paths:
         """Half-received uploads; emptied when the daemon starts."""
         return self.state / "uploads"
 
+    # -- a SmartNIC's NVMe functions ----------------------------------------------------------------------------
+    @property
+    def exports(self) -> Path:
+        """A directory for each namespace that is exported (``ExportPaths``)."""
+        return self.runtime / "nvme"
+
+    def export(self, uid: str) -> ExportPaths:
+        return ExportPaths(self.exports / short_hash(uid), self.state / "nvme" / f"{uid}.log")
+
     # -- virtual machines ---------------------------------------------------------------------------------------
     @property
     def qemu_abilities(self) -> Path:
@@ -190,3 +199,20 @@ class MachinePaths:
 
     def network_socket(self, index: int) -> Path:
         return self.runtime / f"net{index}"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPaths:
+    """What belongs to the exporter of one namespace. ``runtime`` holds sockets and keys, and goes with it."""
+
+    runtime: Path
+    log: Path
+
+    @property
+    def keys(self) -> Path:
+        """A directory, as QEMU's tls-creds-psk takes it."""
+        return self.runtime / "keys"
+
+    @property
+    def qmp_socket(self) -> Path:
+        return self.runtime / "qmp"

@@ -73,7 +73,12 @@ def used_by(root: Sysroot, name: str, uses: Uses) -> str | None:
     return ", ".join(found[:_MOST_USES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _use(root: Sysroot, name: str, uses: Uses, depth: int) -> Iterator[str]:
+def claims(root: Sysroot, name: str, uses: Uses) -> tuple[str, ...]:
+    """Who has the block device, or a part of it, open now; not what merely lies on it (``partitioned``, ``holds``)."""
+    return tuple(dict.fromkeys(_use(root, name, uses, 0, content=False)))
+
+
+def _use(root: Sysroot, name: str, uses: Uses, depth: int, *, content: bool = True) -> Iterator[str]:
     if depth > _DEEPEST:
         return
     folder = f"{BLOCK}/{name}"
@@ -87,14 +92,16 @@ def _use(root: Sysroot, name: str, uses: Uses, depth: int) -> Iterator[str]:
     for holder in root.names(f"{folder}/holders"):
         above = True
         yield _holder(root, holder)
-        yield from _use(root, holder, uses, depth + 1)
+        yield from _use(root, holder, uses, depth + 1, content=content)
     parts = [one for one in root.names(folder) if one.startswith(name) and root.exists(f"{folder}/{one}/partition")]
-    seen = [use for part in parts for use in _use(root, part, uses, depth + 1)]
+    seen = [use for part in parts for use in _use(root, part, uses, depth + 1, content=content)]
     yield from seen
+    if not content:
+        return
     if parts and not seen:
         yield "partitioned"
-    if not (places or above or parts or name in uses.swaps) and (content := _content(root, number)):
-        yield content
+    if not (places or above or parts or name in uses.swaps) and (found := _content(root, number)):
+        yield found
 
 
 def _holder(root: Sysroot, name: str) -> str:

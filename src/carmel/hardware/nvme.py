@@ -18,11 +18,16 @@ _NAMESPACE = re.compile(r"nvme(\d{1,5})(?:c\d{1,5})?n(\d{1,10})", re.ASCII)
 
 def read_nvme(root: Sysroot, nodes_of: Mapping[str, int | None]) -> tuple[NvmeController, ...]:
     """``nodes_of``: the NUMA node of each PCI function."""
-    names = sorted(filter(_CONTROLLER.fullmatch, root.names(_CLASS)), key=lambda name: int(name[4:]))
+    names = controller_names(root)
     if not names:
         return ()
     uses = Uses.read(root)
     return tuple(_controller(root, name, nodes_of, uses) for name in names)
+
+
+def controller_names(root: Sysroot) -> list[str]:
+    """By their numbers: ``nvme0``, ``nvme1``."""
+    return sorted(filter(_CONTROLLER.fullmatch, root.names(_CLASS)), key=lambda name: int(name[4:]))
 
 
 def _controller(root: Sysroot, name: str, nodes_of: Mapping[str, int | None], uses: Uses) -> NvmeController:
@@ -35,11 +40,12 @@ def _controller(root: Sysroot, name: str, nodes_of: Mapping[str, int | None], us
         firmware=root.word(f"{folder}/firmware_rev") or "",
         pci_address=address,
         node=nodes_of.get(address) if address else None,
-        namespaces=tuple(_namespace(root, one, uses) for one in _namespaces(root, folder)),
+        namespaces=tuple(_namespace(root, one, uses) for one in namespace_names(root, folder)),
     )
 
 
-def _namespaces(root: Sysroot, folder: str) -> list[str]:
+def namespace_names(root: Sysroot, folder: str) -> list[str]:
+    """The block devices of the controller in ``folder``."""
     matches = [match for match in map(_NAMESPACE.fullmatch, root.names(folder)) if match]
     names = {(int(match[2]), f"nvme{match[1]}n{match[2]}") for match in matches}
     return [name for _, name in sorted(names) if root.exists(f"{BLOCK}/{name}")]

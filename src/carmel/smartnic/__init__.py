@@ -5,5 +5,6 @@ The host's part: ``link`` (the NIC's API, over mutual TLS), ``reading`` (what a 
 ``mirror`` (what the NIC should have of the host's networks, ports and policies), ``relay`` (a port whose bytes go to
 the NIC).
 
-The NIC's part: ``models`` (which NIC this machine is the Arm cores of, and which functions and representors it has).
+The NIC's part: ``models`` (which NIC this machine is the Arm cores of, and which functions and representors it has);
+``nvme`` (the paths to where blocks are, and the NVMe functions that show them).
 """
