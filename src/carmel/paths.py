@@ -122,6 +122,17 @@ class Paths:
     def export(self, uid: str) -> ExportPaths:
         return ExportPaths(self.exports / short_hash(uid), self.state / "nvme" / f"{uid}.log")
 
+    # -- networks -----------------------------------------------------------------------------------------------
+    @property
+    def networks(self) -> Path:
+        """There since this host first had networks of its own; what uplinks were like before."""
+        return self.state / "networks"
+
+    @property
+    def network_runtime(self) -> Path:
+        """Of DHCP servers, which have no privileges, and what networks there are; gone after a reboot."""
+        return self.runtime / "networks"
+
     # -- virtual machines ---------------------------------------------------------------------------------------
     @property
     def qemu_abilities(self) -> Path:

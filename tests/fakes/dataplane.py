@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from carmel.errors import NotFound, Refused
 from carmel.network.dataplane import (
@@ -15,15 +16,18 @@ from carmel.network.dataplane import (
     PortPlan,
     Takeover,
     TakeoverStage,
+    UplinkPlan,
 )
 from carmel.network.host.check import check_network, check_port
 from carmel.network.host.kernel import KernelState, Link
 
 
 class FakeDataPlane:
-    """``interfaces`` are those of the machine that it plays. A port lives while a descriptor of it is open."""
+    """``interfaces`` are those of the machine that it plays. A port lives while a descriptor of it is open. The test
+    plays the process that puts an uplink back: ``roll_back``."""
 
-    def __init__(self, *interfaces: Link) -> None:
+    def __init__(self, *interfaces: Link, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._now = now
         self._kernel = KernelState({link.name: link for link in interfaces})
         self.networks: dict[str, NetworkPlan] = {}
         self.ports: dict[str, PortPlan] = {}
@@ -42,12 +46,15 @@ class FakeDataPlane:
 
     async def ensure_network(self, network: NetworkPlan) -> None:
         check_network(network, list(self.networks.values()), self._kernel)
+        if network.uplink is not None and network.uplink.takeover:
+            self._take_over(network.name, network.uplink)
         self.networks[network.name] = network
 
     async def remove_network(self, name: str) -> None:
         if any(port.network == name for port in self.ports.values()):
             raise Refused(f"the network {name} has ports", code="NetworkInUse")
         self.networks.pop(name, None)
+        self.takeovers.pop(name, None)
 
     async def attach(self, port: PortPlan, queues: int = 1) -> PortHandles:
         self._check(port)
@@ -92,6 +99,19 @@ class FakeDataPlane:
     async def aclose(self) -> None:
         for name in list(self._ends):
             self._forget(name)
+
+    def roll_back(self, network: str) -> None:
+        self.takeovers[network] = replace(self.takeovers[network], stage=TakeoverStage.ROLLED_BACK)
+
+    def _take_over(self, network: str, uplink: UplinkPlan) -> None:
+        before = self.takeovers.get(network)
+        seconds = timedelta(seconds=uplink.confirm_seconds)
+        if before is not None and before.stage is TakeoverStage.ROLLED_BACK:
+            if before.deadline - before.started_at == seconds:
+                raise Refused(f"the uplink {uplink.members[0]} was put back", code="RolledBack")
+            before = None
+        if before is None and self._kernel.links[uplink.members[0]].addresses:
+            self.takeovers[network] = Takeover(TakeoverStage.WAITING, self._now(), self._now() + seconds)
 
     def _check(self, port: PortPlan) -> None:
         if port.network not in self.networks:

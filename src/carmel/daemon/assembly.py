@@ -25,6 +25,7 @@ from carmel.controllers.virtualmachine import Dependencies, LaunchedSpecs, Virtu
 from carmel.controllers.virtualmachine.nics import NicSources
 from carmel.controllers.volume import VolumeController
 from carmel.daemon.disks import DatastoreDisks
+from carmel.daemon.hostnetworks import host_networks
 from carmel.daemon.platform import describe
 from carmel.daemon.seeds import CloudInitSeeds
 from carmel.hypervisor.qemu import QemuHypervisor
@@ -64,7 +65,8 @@ class Controllers:
         self.uploads = ImageUploads(runtime, datastores, self._image)
         self.downloads = ImageDownloads(runtime, datastores)
         backends = Backends(runner, user=user.uid if user else None, group=user.gid if user else None)
-        self._network = NetworkController(runtime, backends)
+        self._host_networks = host_networks(runtime, paths, runner)
+        self._network = NetworkController(runtime, backends, self._host_networks)
         self._host = HostController(runtime, facts, self._ask_hypervisor, self._endpoints, surveyor)
         self._hotplug = Hotplug(self._host.machine_changed)
         launched = LaunchedSpecs(paths)
@@ -95,6 +97,7 @@ class Controllers:
         await self._host.ensure()
         await self._host.learn()
         await self._machines.restore_places()
+        await self._host_networks.begin()
         await self._runtime.start()
         await self._machines.start()
         self._events.start()
@@ -107,6 +110,7 @@ class Controllers:
         await self._events.stop()
         await asyncio.gather(self._machines.stop(), self._image.stop())
         await self._runtime.stop(STOP_SECONDS)
+        await self._host_networks.close()
 
     def serve_at(self, url: str) -> None:
         """Where the API server answers: told in the Host."""

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from carmel.controllers.network.controller import NetworkController
+from carmel.controllers.network.hostnetworks import HostNetworks
 
-__all__ = ["NetworkController"]
+__all__ = ["HostNetworks", "NetworkController"]

@@ -129,11 +129,13 @@ class Takeovers:
         assert network.uplink is not None
         record = await asyncio.to_thread(read, self._file(network))
         if record is not None and record.digest == _digest(network):
-            if record.stage is Stage.ROLLED_BACK:
+            if record.stage is not Stage.ROLLED_BACK:
+                return
+            if record.seconds == network.uplink.confirm_seconds:
                 raise Refused(
                     f"the uplink {record.uplink} was put back, since nobody confirmed that the host could be reached",
                     code="RolledBack",
-                    hint="change the network, or delete it and make it again to try once more",
+                    hint="to try once more change its confirmSeconds, or delete the network and make it again",
                 )
             return
         uplink = state.links[network.uplink.members[0]]

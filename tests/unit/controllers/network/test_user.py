@@ -1,4 +1,4 @@
-"""Networks: the default one, and what is not offered yet. NICs get ports that stay theirs until QEMU listens."""
+"""Networks of provider user, and what nobody offers. NICs get ports that stay theirs until QEMU listens."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from carmel.resources.network import NETWORK, Network
 from carmel.resources.virtualmachine import Forward, NetworkInterface, VirtualMachine, VirtualMachineSpec
 from carmel.run import SystemRunner
 from carmel.store.protocol import Store
+from tests.fakes.hostnetworks import no_host_networks
 from tests.stores import open_store
 
 
@@ -27,7 +28,9 @@ from tests.stores import open_store
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     async with open_store(tmp_path) as opened:
         runtime = Runtime(opened, "test")
-        controller = NetworkController(runtime, Backends(SystemRunner(), forced=Backend.SLIRP))
+        controller = NetworkController(
+            runtime, Backends(SystemRunner(), forced=Backend.SLIRP), no_host_networks(runtime)
+        )
         await controller.ensure_default()
         await controller.ensure_default()
         await runtime.start()
@@ -60,7 +63,7 @@ async def test_it_says_why_it_is_not_the_better_one(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(backends, "find_program", lambda _name: None)
     async with open_store(tmp_path) as opened:
         runtime = Runtime(opened, "test")
-        controller = NetworkController(runtime, Backends(SystemRunner()))
+        controller = NetworkController(runtime, Backends(SystemRunner()), no_host_networks(runtime))
         await controller.ensure_default()
         await runtime.start()
         network = await settled(opened, "default")
@@ -70,13 +73,23 @@ async def test_it_says_why_it_is_not_the_better_one(tmp_path: Path, monkeypatch:
     assert network["status"]["backend"] == "slirp"
 
 
-@pytest.mark.parametrize("provider", ["nat", "bridge"])
-async def test_what_is_not_offered_says_so(store: Store, provider: str) -> None:
-    section = {"nat": {"subnet": "10.8.0.0/24"}, "bridge": {"uplinks": ["eth0"]}}[provider]
-    await store.create(NETWORK, {"metadata": {"name": "other"}, "spec": {"provider": provider, provider: section}})
+async def test_what_is_not_offered_says_so(store: Store) -> None:
+    await store.create(NETWORK, {"metadata": {"name": "other"}, "spec": {"provider": "cable"}})
     network = await settled(store, "other")
     assert conditions(network) == {"Accepted": ("False", "NotSupported"), "Ready": ("False", "NotSupported")}
     assert "backend" not in network["status"]
+
+
+@pytest.mark.parametrize("provider", ["nat", "bridge"])
+async def test_what_a_rootless_host_cannot_do_is_refused_with_the_reason(store: Store, provider: str) -> None:
+    section = {"nat": {"subnet": "10.8.0.0/24"}, "bridge": {"uplinks": ["eth0"]}}[provider]
+    await store.create(NETWORK, {"metadata": {"name": "other"}, "spec": {"provider": provider, provider: section}})
+    network = await settled(store, "other")
+    assert conditions(network) == {"Accepted": ("False", "NotPermitted"), "Ready": ("False", "NotPermitted")}
+    assert network["status"]["conditions"][0]["message"] == (
+        "only root, or who has CAP_NET_ADMIN, may make host networks. Run carmeld as root, or use user networks."
+    )
+    assert "finalizers" not in network["metadata"]
 
 
 def vm(uid: str, paths: MachinePaths) -> VmOfNics:
