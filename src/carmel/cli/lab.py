@@ -15,6 +15,7 @@ from carmel.cli.session import Session, with_session
 from carmel.cli.text import columns, duration
 from carmel.cli.waiting import timeout_option
 from carmel.client.contexts import context_names
+from carmel.client.discovery import CARMEL_API
 from carmel.client.objects import JsonObject, dig, metadata
 from carmel.errors import NotFound
 
@@ -62,17 +63,19 @@ def up(session: Session, *, profile: str, name: str | None, full: bool, timeout:
     from carmel.cli.lab_up import bring_up
 
     wanted = find_profile(profile, FULL if full else MICRO)
-    wanted = wanted.named(name or wanted.vm_name)
+    wanted = wanted.named(name or wanted.host.name)
     with Progress(quiet=output is not None) as progress:
         vm = bring_up(session, wanted, timeout, progress)
         progress.clear()
         if output is not None:
             print_object(vm, output)
             return
-        click.echo(f"{wanted.vm_name} answers after {duration(progress.elapsed())}.")
+        host = wanted.host.name
+        answers = "answer" if len(wanted.machines) > 1 else "answers"
+        names = " and ".join(machine.name for machine in wanted.machines)
+        click.echo(f"{names} {answers} after {duration(progress.elapsed())}.")
         click.echo(
-            f"Next: carmel --context {wanted.vm_name} host, carmel --context {wanted.vm_name} run micro --name a, "
-            f"carmel console {wanted.vm_name}"
+            f"Next: carmel --context {host} host, carmel --context {host} run micro --name a, carmel console {host}"
         )
 
 
@@ -80,7 +83,7 @@ def up(session: Session, *, profile: str, name: str | None, full: bool, timeout:
 @with_session
 def list_(session: Session) -> None:
     """List the profiles, and which of their machines there are."""
-    from carmel.cli.lab_profiles import profiles
+    from carmel.cli.lab_profiles import description_of, profiles
 
     made = list(lab_machines(session))
     contexts = set(context_names())
@@ -91,7 +94,8 @@ def list_(session: Session) -> None:
             name = metadata(vm, "name")
             power = str(dig(vm, "status", "powerState") or "")
             context = name if name in contexts else ""
-            rows.append((profile.name, profile.size, name, power, context, profile.description))
+            what = description_of(vm) or profile.host.description
+            rows.append((profile.name, profile.size, name, power, context, what))
     for line in columns(rows):
         click.echo(line.rstrip())
 
@@ -113,23 +117,34 @@ def down(session: Session, *, profile: str, name: str | None, full: bool, force:
     \b
     carmel lab down dual-socket
     """
-    from carmel.cli.lab_profiles import FULL, MICRO, find_profile
+    from carmel.cli.lab_profiles import FULL, LAB_LABEL, MICRO, find_profile
     from carmel.client.context_file import remove_context
 
     wanted = find_profile(profile, FULL if full else MICRO)
-    machine = name or wanted.vm_name
+    wanted = wanted.named(name or wanted.host.name)
+    machines = [machine.name for machine in wanted.machines]
     kind = session.client.discovery.find_kind(*VM_KIND)
     doomed = [
         (kind, vm)
         for of, size, vm in lab_machines(session)
-        if (of, size, metadata(vm, "name")) == (wanted.name, wanted.size, machine)
+        if (of, size) == (wanted.name, wanted.size) and metadata(vm, "name") in machines
     ]
     if not doomed:
-        raise NotFound(f"there is no machine {machine} of the lab {profile}", hint="`carmel lab list` shows which are")
+        raise NotFound(
+            f"there is no machine {wanted.host.name} of the lab {profile}", hint="`carmel lab list` shows which are"
+        )
     confirm(doomed, force=force)
     for _, vm in doomed:
         delete_one(session, kind, vm, seconds=timeout)
-    remove_context(machine)
+    networks = session.client.discovery.find_kind(CARMEL_API, "Network")
+    ours = {metadata(network, "name") for network in wanted.networks}
+    for network in session.client.list(networks, session.select(networks, labels=f"{LAB_LABEL}={wanted.name}"))[
+        "items"
+    ]:
+        if metadata(network, "name") in ours:
+            delete_one(session, networks, network, seconds=timeout)
+    for machine in machines:
+        remove_context(machine)
 
 
 def lab_machines(session: Session) -> Iterator[tuple[str, str, JsonObject]]:

@@ -6,6 +6,7 @@ So its API is trusted from the first connection on, and an emulated machine need
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import shlex
 import sys
@@ -16,8 +17,11 @@ from pathlib import Path
 
 from carmel.run import Command, SystemRunner
 
+NIC_ADDRESS = "192.168.100.2"
+"""Of a SmartNIC, on the link to its host."""
 _PKI = "/var/lib/carmel/pki"
-# As the daemon's ``apiserver.credentials`` names them. The authority's own key stays here and is forgotten: it has
+_ROLE = "/run/carmel.role"
+# As the daemon's ``apiserver.credentials`` names them. A host's authority itself stays here and is forgotten: it has
 # signed what it was made for.
 _FILES = ("ca.crt", "server.crt", "server.key", "server.json")
 _TOKEN_FILE = "admin.token"  # noqa: S105 - the name of a file
@@ -25,19 +29,26 @@ _TOKEN_FILE = "admin.token"  # noqa: S105 - the name of a file
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """``authority`` (PEM) is what the client trusts, ``token`` the administrator's; ``files`` what the daemon reads."""
+    """``authority`` (PEM) is what the client trusts, ``token`` the administrator's; ``files`` what the daemon reads.
+
+    Of a SmartNIC: ``client`` is what its host is known by, the keys of a Secret (``ca.crt``, ``tls.crt``, ``tls.key``).
+    """
 
     authority: str
     token: str = field(repr=False)
     files: Mapping[str, str] = field(repr=False)
+    role: str = ""
+    client: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def script(self) -> str:
         """User data for a ``lab-host``: a script that puts the files in their place."""
         lines = ["#!/bin/sh", "# The keys of this machine. Who has them is its administrator.", "umask 077"]
-        lines += [f"mkdir -p {_PKI}", f"cd {_PKI} || exit 1"]
+        lines += [f"mkdir -p {_PKI}/hosts", f"cd {_PKI} || exit 1"]
         for name, text in self.files.items():
             # Whole or not at all: a machine may lose its power at any time.
             lines.append(f"printf %s {shlex.quote(text)} >{name}.new && mv {name}.new {name} || exit 1")
+        if self.role:
+            lines.append(f"echo {self.role} >{_ROLE}")
         # A host with systemd is told where to listen; the small one always does.
         listen = "CARMEL_HTTPS_ADDRESS=0.0.0.0 CARMEL_HTTPS_PORT=17443"
         lines.append(f"[ ! -d /etc/carmel ] || printf '%s\\n' {listen} >/etc/carmel/carmeld.env")
@@ -48,8 +59,29 @@ def make_keys() -> Keys:
     """New ones, good for this machine's loopback address, which leads to the lab machine."""
     with tempfile.TemporaryDirectory(prefix="carmel-lab-") as name:
         folder = Path(name)
-        command = Command([Path(sys.executable), "-m", "carmel.apiserver.pki", folder])
-        asyncio.run(SystemRunner().run(command))
-        files = {file: (folder / file).read_text("ascii") for file in _FILES}
+        _sign(folder)
+        return _keys(folder, _FILES)
+
+
+def make_nic_keys(role: str, host: str) -> Keys:
+    """New ones for a SmartNIC, which the machine ``host`` has: it is reached through that one's relay.
+
+    It keeps its authority: to end a certificate of its host it signs another.
+    """
+    with tempfile.TemporaryDirectory(prefix="carmel-lab-") as name:
+        folder = Path(name)
+        _sign(folder, NIC_ADDRESS)
+        client = json.loads(_sign(folder, "--client", host))
+        signed = [str(path.relative_to(folder)) for path in folder.glob("hosts/*.crt")]
+        return _keys(folder, (*_FILES, "ca.key", *signed), role, client)
+
+
+def _sign(folder: Path, *words: str) -> bytes:
+    command = Command([Path(sys.executable), "-m", "carmel.apiserver.pki", folder, *words])
+    return asyncio.run(SystemRunner().run(command)).stdout
+
+
+def _keys(folder: Path, names: tuple[str, ...], role: str = "", client: Mapping[str, str] | None = None) -> Keys:
+    files = {name: (folder / name).read_text("ascii") for name in names}
     token = secrets.token_urlsafe(32)
-    return Keys(files["ca.crt"], token, {**files, _TOKEN_FILE: f"{token}\n"})
+    return Keys(files["ca.crt"], token, {**files, _TOKEN_FILE: f"{token}\n"}, role, client or {})

@@ -8,11 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from carmel.cli.lab_keys import make_keys
-from carmel.cli.lab_profiles import LAB_LABEL, MICRO, SIZE_LABEL, Profile, find_profile, profiles
+from carmel.cli.lab_keys import NIC_ADDRESS, make_keys, make_nic_keys
+from carmel.cli.lab_profiles import (
+    API,
+    LAB_LABEL,
+    MICRO,
+    SIZE_LABEL,
+    SMART_NIC,
+    LabMachine,
+    Profile,
+    find_profile,
+    profiles,
+)
 from carmel.client.objects import dig
 from carmel.errors import NotFound
 from carmel.resources.admission import admit
+from carmel.resources.network import NETWORK
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.storage.build import RECIPES
 from tests.unit.cli.conftest import Carmel
@@ -24,22 +35,51 @@ def test_the_manifests_lie_where_people_look_for_them() -> None:
     linked = {path.relative_to(root / "labs"): path.resolve() for path in (root / "labs").rglob("*.yaml")}
     package = root / "src/carmel/cli/labs"
     assert linked == {path.relative_to(package): path for path in package.rglob("*.yaml")}
-    assert {"dual-socket", "raspberry-pi-4", "xavier"} <= {profile.name for profile in profiles()}
+    assert {"dual-socket", "raspberry-pi-4", "smartnic", "xavier"} <= {profile.name for profile in profiles()}
 
 
 @pytest.mark.parametrize("profile", profiles(), ids=lambda profile: f"{profile.name}-{profile.size}")
-def test_every_profile_is_an_ordinary_vm(profile: Profile) -> None:
+def test_every_machine_is_an_ordinary_vm(profile: Profile) -> None:
     named = profile.named("other")
-    admitted = admit(VIRTUAL_MACHINE, named.manifest, None)
-    assert admitted["spec"]["cpu"]["nestedVirtualization"] is True
-    assert profile.image in RECIPES
-    assert profile.description
-    assert profile.api_port
-    assert named.secret[0] == "other-keys"
-    assert dig(named.manifest, "metadata", "labels") == {LAB_LABEL: profile.name, SIZE_LABEL: profile.size}
-    # The one that it was made from is as it was.
-    assert profile.vm_name != "other"
-    assert profile.secret[0] == f"{profile.vm_name}-keys"
+    assert named.host.name == "other"
+    assert named.host.guest_port(API) == 17443
+    for machine, original in zip(named.machines, profile.machines, strict=True):
+        admit(VIRTUAL_MACHINE, machine.manifest, None)
+        assert machine.image in RECIPES
+        assert machine.description
+        assert machine.secret[0] == f"{machine.name}-keys"
+        assert machine.name.startswith("other")
+        labels = dig(machine.manifest, "metadata", "labels")
+        assert (labels[LAB_LABEL], labels[SIZE_LABEL]) == (profile.name, profile.size)
+        # The one that it was made from is as it was.
+        assert not original.name.startswith("other")
+        assert original.secret[0] == f"{original.name}-keys"
+    assert named.host.manifest["spec"]["cpu"]["nestedVirtualization"] is True
+
+
+def test_a_smartnic_is_joined_to_its_host_by_a_cable_of_their_own() -> None:
+    profile = find_profile("smartnic", MICRO)
+    named = profile.named("other")
+    assert [machine.name for machine in named.machines] == ["other", "other-nic"]
+    assert named.smart_nics == named.machines[1:]
+    [network] = named.networks
+    admit(NETWORK, network, None)
+    assert (network["metadata"]["name"], network["spec"]["provider"]) == ("other", "cable")
+    assert profile.networks[0]["metadata"]["name"] == "lab-smartnic"
+    plugged = [_on(machine, "other") for machine in named.machines]
+    assert plugged[0].keys() == plugged[1].keys() == {"link", "f0", "f1", "f2", "f3"}
+    assert (plugged[0]["link"], plugged[1]["link"]) == ("52:54:00:ca:00:01", "52:54:00:ca:00:02")
+    for number in range(4):
+        ends = [nics[f"f{number}"] for nics in plugged]
+        assert ends == [f"52:54:00:ca:01:0{number}", f"52:54:00:ca:02:0{number}"]
+    with pytest.raises(NotFound, match="no forward"):
+        named.machines[1].guest_port(API)
+
+
+def _on(machine: LabMachine, network: str) -> dict[str, str]:
+    """MAC addresses of the NICs that are plugged into that network, by name."""
+    nics = machine.manifest["spec"]["networks"]
+    return {nic["name"]: nic["mac"] for nic in nics if dig(nic, "networkRef", "name") == network}
 
 
 def test_a_lab_that_is_not_there_says_which_are(lone: Carmel) -> None:
@@ -68,6 +108,20 @@ def test_the_seed_puts_the_keys_in_their_place() -> None:
     words = shlex.split(keys.script(), comments=True)
     assert all(text in words for text in keys.files.values())
     assert "/var/lib/carmel/pki" in words
+
+
+def test_a_smartnic_knows_its_host_by_what_its_own_authority_signed() -> None:
+    keys = make_nic_keys(SMART_NIC, "server")
+    assert NIC_ADDRESS in json.loads(keys.files["server.json"])["names"]
+    assert keys.client["ca.crt"] == keys.authority
+    assert keys.client["tls.crt"] == keys.files["hosts/server.crt"]
+    # The host's key is the host's alone, and the NIC's authority the NIC's.
+    assert keys.client["tls.key"] not in keys.files.values()
+    assert "ca.key" in keys.files
+    assert "ca.key" not in keys.client
+    assert "PRIVATE KEY" not in repr(keys)
+    assert f"echo {SMART_NIC} >/run/carmel.role" in keys.script().splitlines()
+    assert "/run/carmel.role" not in make_keys().script()
 
 
 def test_lists_profiles_and_machines(carmel: Carmel, world: World) -> None:
@@ -110,3 +164,20 @@ def test_a_machine_whose_keys_are_lost_is_told_so(carmel: Carmel, home: Path) ->
     assert "--force deletes" in carmel("lab", "down", "xavier", "--name", "orphan").err
     assert carmel("lab", "down", "xavier", "--name", "orphan", "--force").status == 0
     assert carmel("get", "vm", "orphan").status == 3
+
+
+def test_a_lab_of_several_machines_is_whole_or_gone(carmel: Carmel, home: Path) -> None:
+    lab = find_profile("smartnic", MICRO).named("pair")
+    mine = {"kind": "Network", "metadata": {"name": "pair-of-mine"}, "spec": {"provider": "cable"}}
+    objects = [*lab.networks, *(machine.manifest for machine in lab.machines), lab.networks[0] | mine]
+    for number, one in enumerate(objects):
+        (home / f"{number}.json").write_text(json.dumps(one))
+        assert carmel("create", "-f", str(home / f"{number}.json")).status == 0
+    lines = [line.split() for line in carmel("lab", "list").out.splitlines() if line.startswith("smartnic")]
+    assert [line[2] for line in lines] == ["pair", "pair-nic"]
+    assert carmel("delete", "vm", "pair-nic", "--force").status == 0
+    refused = carmel("lab", "up", "smartnic", "--name", "pair")
+    assert (refused.status, "pair-nic is missing" in refused.err) == (3, True)
+    assert carmel("lab", "down", "smartnic", "--name", "pair", "--force").status == 0
+    assert (carmel("get", "vm", "pair").status, carmel("get", "network", "pair").status) == (3, 3)
+    assert carmel("get", "network", "pair-of-mine").status == 0
