@@ -19,16 +19,18 @@ from carmel.network.dataplane import (
     UplinkPlan,
 )
 from carmel.network.host.check import check_network, check_port
-from carmel.network.host.kernel import KernelState, Link
+from carmel.network.host.kernel import KernelState, Lent, Link
+from carmel.network.host.lending import check_representor
+from carmel.network.names import LINK_GROUP
 
 
 class FakeDataPlane:
-    """``interfaces`` are those of the machine that it plays. A port lives while a descriptor of it is open. The test
-    plays the process that puts an uplink back: ``roll_back``."""
+    """``links`` are those of the machine that it plays. A port lives while a descriptor of it is open, or its
+    representor is there. The test plays the process that puts an uplink back: ``roll_back``."""
 
     def __init__(self, *interfaces: Link, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
-        self._kernel = KernelState({link.name: link for link in interfaces})
+        self.links = {link.name: link for link in interfaces}
         self.networks: dict[str, NetworkPlan] = {}
         self.ports: dict[str, PortPlan] = {}
         self._ends: dict[str, int] = {}
@@ -41,11 +43,12 @@ class FakeDataPlane:
         self.ports = {
             name: port
             for name, port in self.ports.items()
-            if name in interfaces and port.network in self.networks and self._is_open(name)
+            if name in interfaces and port.network in self.networks and self._is_there(name)
         }
+        self._lend_and_take_back()
 
     async def ensure_network(self, network: NetworkPlan) -> None:
-        check_network(network, list(self.networks.values()), self._kernel)
+        check_network(network, list(self.networks.values()), KernelState(self.links))
         if network.uplink is not None and network.uplink.takeover:
             self._take_over(network.name, network.uplink)
         self.networks[network.name] = network
@@ -58,6 +61,11 @@ class FakeDataPlane:
 
     async def attach(self, port: PortPlan, queues: int = 1) -> PortHandles:
         self._check(port)
+        if port.representor is not None:
+            check_representor(port, KernelState(self.links))
+            self.ports[port.interface] = port
+            self._lend_and_take_back()
+            return PortHandles(())
         if self._is_open(port.interface):
             raise Refused(f"the port {port.interface} is in use already", code="PortInUse")
         end, tap = os.pipe()
@@ -71,17 +79,19 @@ class FakeDataPlane:
             raise NotFound(f"there is no port {port.interface}")
         self._check(port)
         self.ports[port.interface] = port
+        self._lend_and_take_back()
 
     async def detach(self, interface: str) -> None:
         self.ports.pop(interface, None)
         self._forget(interface)
+        self._lend_and_take_back()
 
     async def attached(self) -> Collection[str]:
         return frozenset(self.ports)
 
     async def counters(self) -> Mapping[str, PortCount]:
         nothing = PortCount(0, 0, 0, 0, 0)
-        return {name: self.counts.get(name, nothing) for name in self.ports if self._is_open(name)}
+        return {name: self.counts.get(name, nothing) for name in self.ports if self._is_there(name)}
 
     async def addresses(self) -> Mapping[str, Collection[Address]]:
         return {name: set(port.addresses) for name, port in self.ports.items()}
@@ -110,13 +120,31 @@ class FakeDataPlane:
             if before.deadline - before.started_at == seconds:
                 raise Refused(f"the uplink {uplink.members[0]} was put back", code="RolledBack")
             before = None
-        if before is None and self._kernel.links[uplink.members[0]].addresses:
+        if before is None and self.links[uplink.members[0]].addresses:
             self.takeovers[network] = Takeover(TakeoverStage.WAITING, self._now(), self._now() + seconds)
 
     def _check(self, port: PortPlan) -> None:
         if port.network not in self.networks:
             raise NotFound(f"there is no network {port.network}")
         check_port(port, self.networks[port.network], list(self.ports.values()))
+
+    def _lend_and_take_back(self) -> None:
+        """What the kernel's does with representors, in names alone."""
+        for link in list(self.links.values()):
+            wanted = self.ports.get(link.name)
+            if link.lent is not None and (wanted is None or wanted.representor != link.lent.name):
+                del self.links[link.name]
+                self.links[link.lent.name] = Link(link.lent.name, link.index, mac=link.mac, mtu=link.lent.mtu)
+        for port in self.ports.values():
+            free = self.links.get(port.representor or "")
+            if free is not None and free.master is None and not free.addresses:
+                del self.links[free.name]
+                alias = Lent(free.name, free.mtu).alias(port.owner, port.nic)
+                taken = replace(free, name=port.interface, group=LINK_GROUP, alias=alias, up=True)
+                self.links[port.interface] = taken
+
+    def _is_there(self, interface: str) -> bool:
+        return interface in self.links or self._is_open(interface)
 
     def _is_open(self, interface: str) -> bool:
         """Whether somebody holds the other end: a pipe without writers is at its end."""

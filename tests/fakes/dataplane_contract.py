@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -153,3 +154,79 @@ class DataPlaneContract:
         assert refused.value.code == "NothingToConfirm"
         with pytest.raises(NotFound):
             await plane.confirm("nowhere")
+
+
+FUNCTION = replace(ONE, representor="pf0vf0")
+SECOND = replace(TWO, representor="pf0vf1")
+
+
+class RepresentorContract(ABC):
+    """What every data plane does with representors. ``plane``'s machine has ``pf0vf0`` and ``pf0vf1``, which are free,
+    and ``pf0vf2``, which has an address."""
+
+    @abstractmethod
+    async def names(self) -> set[str]:
+        """Of all interfaces there are."""
+
+    @abstractmethod
+    async def hot_unplug(self, name: str) -> None: ...
+
+    @abstractmethod
+    async def hot_plug(self, name: str) -> None: ...
+
+    async def test_a_representor_is_taken_and_given_back(self, plane: DataPlane) -> None:
+        await plane.ensure_network(NETWORK)
+        for _ in range(2):
+            assert await plane.attach(FUNCTION) == PortHandles(())
+            assert set(await plane.counters()) == set(await plane.attached()) == {FUNCTION.interface}
+            assert await self.names() & {"pf0vf0", FUNCTION.interface} == {FUNCTION.interface}
+        for _ in range(2):
+            await plane.detach(FUNCTION.interface)
+            assert await self.names() & {"pf0vf0", FUNCTION.interface} == {"pf0vf0"}
+        await plane.remove_network("inner")
+
+    async def test_what_cannot_be_taken_is_left_alone(self, plane: DataPlane) -> None:
+        await plane.ensure_network(NETWORK)
+        await plane.attach(FUNCTION)
+        before = await self.names()
+        refused = {"pf0vf0": "RepresentorInUse", "pf0vf2": "RepresentorInUse", "pf0vf9": "NoSuchRepresentor"}
+        for name, code in {**refused, "lo": "NoSuchRepresentor", FUNCTION.interface: "NoSuchRepresentor"}.items():
+            with pytest.raises(Refused) as raised:
+                await plane.attach(replace(SECOND, representor=name))
+            assert raised.value.code == code
+        assert await self.names() == before
+        assert set(await plane.attached()) == {FUNCTION.interface}
+
+    async def test_a_port_changes_its_function(self, plane: DataPlane) -> None:
+        await plane.ensure_network(NETWORK)
+        await plane.attach(FUNCTION)
+        await plane.update(replace(FUNCTION, representor="pf0vf1"))
+        assert await self.names() & {"pf0vf0", "pf0vf1"} == {"pf0vf0"}
+        await plane.attach(replace(SECOND, representor="pf0vf0"))
+        assert await self.names() & {"pf0vf0", "pf0vf1"} == set()
+
+    async def test_what_a_daemon_left_is_found_or_given_back(self, plane: DataPlane) -> None:
+        await plane.ensure_network(NETWORK)
+        await plane.attach(FUNCTION)
+        await plane.attach(SECOND)
+        await plane.adopt([NETWORK], [FUNCTION])
+        assert await self.names() & {"pf0vf0", "pf0vf1"} == {"pf0vf1"}
+        assert set(await plane.attached()) == {FUNCTION.interface}
+        await plane.adopt([], [])
+        assert await self.names() >= {"pf0vf0", "pf0vf1"}
+
+    async def test_a_function_goes_and_comes_back(self, plane: DataPlane) -> None:
+        await plane.ensure_network(NETWORK)
+        await plane.attach(FUNCTION)
+        await self.hot_unplug(FUNCTION.interface)
+        assert await plane.counters() == {}
+        await plane.update(FUNCTION)
+        with pytest.raises(Refused) as raised:
+            await plane.attach(FUNCTION)
+        assert raised.value.code == "NoSuchRepresentor"
+        await self.hot_plug("pf0vf0")
+        await plane.attach(FUNCTION)
+        assert set(await plane.counters()) == {FUNCTION.interface}
+        await self.hot_unplug(FUNCTION.interface)
+        await plane.detach(FUNCTION.interface)
+        await plane.remove_network("inner")

@@ -160,7 +160,12 @@ class DataPlane(Protocol):
         ...
 
     async def attach(self, port: PortPlan, queues: int = 1) -> PortHandles:
-        """Make the port and plug it in. It lives as long as one of its descriptors is open."""
+        """Make the port and plug it in. It lives as long as one of its descriptors is open.
+
+        One with a ``representor`` has no descriptors: it takes that link, which must be nobody's, and ``detach`` gives
+        it back as it was, but down. It may be attached again when the representor went away and came back. Raises
+        ``Refused`` (``NoSuchRepresentor``, ``RepresentorInUse``).
+        """
         ...
 
     async def update(self, port: PortPlan) -> None:

@@ -19,6 +19,7 @@ from carmel.network.names import LINK_GROUP, is_ours
 _IPV6 = Path("/proc/sys/net/ipv6/conf")
 _LATENCY = "100ms"
 _SHAPE_HANDLE = 0x10000
+_ROOT = 0xFFFFFFFF
 _MAIN_TABLE, _SCOPE_LINK = 254, 253
 _MADE_BY_THEMSELVES = {2, 9}
 """RTPROT_KERNEL with an address, RTPROT_RA with a router's next advertisement (linux/rtnetlink.h)."""
@@ -47,6 +48,10 @@ def apply(route: IPRoute, step: steps.Step) -> None:  # noqa: C901 - one case a 
         case steps.MarkPort(name, alias):
             route.link("set", index=index_of(route, name), group=LINK_GROUP, ifalias=_alias(alias))
             _without_ipv6(name)
+        case steps.Take(name, interface, alias):
+            _take(route, name, interface, _alias(alias))
+        case steps.GiveBack():
+            _give_back(route, step)
         case steps.SetMtu(name, mtu):
             route.link("set", index=index_of(route, name), mtu=mtu)
         case steps.SetUp(name):
@@ -100,6 +105,29 @@ def _without_ipv6(name: str) -> None:
         (_IPV6 / name / "disable_ipv6").write_text("1")
 
 
+def _take(route: IPRoute, name: str, interface: str, alias: str) -> None:
+    """Down first: before Linux 6.2 no link is renamed that is up."""
+    index = index_of(route, name)
+    route.link("set", index=index, state="down")
+    route.link("set", index=index, ifname=interface, group=LINK_GROUP, ifalias=alias)
+    _without_ipv6(interface)
+
+
+def _give_back(route: IPRoute, step: steps.GiveBack) -> None:
+    """What it is known again by goes last. Its own name may be another's by now: then the kernel chooses one."""
+    index = index_of(route, step.name)
+    route.link("set", index=index, state="down")
+    route.link("set", index=index, master=0, mtu=step.mtu)
+    with contextlib.suppress(NetlinkError):  # there may be none
+        route.tc("del", "clsact", index=index)
+    with contextlib.suppress(NetlinkError):
+        route.tc("del", index=index, handle=0, parent=_ROOT)
+    with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+        (_IPV6 / step.name / "disable_ipv6").write_text((_IPV6 / "default" / "disable_ipv6").read_text())
+    taken = bool(route.link_lookup(ifname=step.own))
+    route.link("set", index=index, ifname="rep%d" if taken else step.own, group=0, ifalias="")
+
+
 def _set_master(route: IPRoute, name: str, master: str | None, *, down_first: bool) -> None:
     index = index_of(route, name)
     if down_first:
@@ -115,7 +143,7 @@ def _vlan(route: IPRoute, command: str, name: str, info: dict[str, Any], *, own:
 def _set_shape(route: IPRoute, step: steps.SetShape) -> None:
     index = index_of(route, step.name)
     if step.shape is None:
-        route.tc("del", index=index, handle=0, parent=0xFFFFFFFF)
+        route.tc("del", index=index, handle=0, parent=_ROOT)
         return
     route.tc(
         "replace", "tbf", index=index, handle=_SHAPE_HANDLE,

@@ -18,6 +18,7 @@ from carmel.network.dataplane import Address, NetworkPlan, PortCount, PortHandle
 from carmel.network.host import guard
 from carmel.network.host.check import check_network, check_port
 from carmel.network.host.dnsmasq import Dnsmasq, dhcp_plan
+from carmel.network.host.lending import check_representor, to_take
 from carmel.network.host.memory import Memory, Realised
 from carmel.network.host.nat import LOADED, nat_script
 from carmel.network.host.netlink import Netlink
@@ -89,7 +90,11 @@ class HostDataPlane:
             self._check(port)
             if not 1 <= queues <= _MOST_QUEUES:
                 raise Refused(f"{queues} queues are not offered", hint=f"choose 1 to {_MOST_QUEUES}")
-            handles = await self._netlink.open_tap(port.interface, queues)
+            if port.representor is not None:
+                check_representor(port, await self._netlink.observe())
+                handles = PortHandles(())
+            else:
+                handles = await self._netlink.open_tap(port.interface, queues)
             try:
                 async with self._or_as_before():
                     self._ports[port.interface] = port
@@ -194,6 +199,9 @@ class HostDataPlane:
             state = await self._netlink.observe()
         # Filters are there before what they are for.
         await self._settle_filters(networks, ports)
+        if taken := to_take(ports, state):
+            await self._netlink.apply(taken)
+            state = await self._netlink.observe()
         steps = plan(networks, ports, state)
         for step in (*gone, *steps):
             if isinstance(step, MakeBridge | Remove):

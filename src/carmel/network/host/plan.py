@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from carmel.network.dataplane import NATIVE_VLAN, NetworkPlan, PortPlan, Rate, UplinkPlan
 from carmel.network.host.kernel import Copies, KernelState, Link, Shape, Vlan
+from carmel.network.host.lending import to_give_back
 from carmel.network.host.steps import (
     AddAddress,
     AddVlan,
@@ -58,7 +59,8 @@ def removals(networks: Sequence[NetworkPlan], ports: Sequence[PortPlan], kernel:
 
 
 def plan(networks: Sequence[NetworkPlan], ports: Sequence[PortPlan], kernel: KernelState) -> tuple[Step, ...]:
-    """What is missing. ``ports`` that have no tap in the kernel are passed over: their VM is gone, or not there yet."""
+    """What is missing. ``ports`` that have no tap in the kernel are passed over: their VM is gone, or not there yet.
+    Representors were taken before (``lending.to_take``)."""
     by_name = {network.name: network for network in networks}
     here = [port for port in ports if port.interface in kernel.links and port.network in by_name]
     steps: list[Step] = []
@@ -87,7 +89,12 @@ def _leftovers(networks: Sequence[NetworkPlan], ports: Sequence[PortPlan], kerne
     keep |= {port.interface for port in ports}
     modes = {uplink_link(one.uplink): one.uplink.bond for one in networks if one.uplink is not None}
     keep -= {link.name for link in kernel.links.values() if link.bond_mode not in (None, modes.get(link.name))}
-    gone = [link for link in kernel.links.values() if link.ours and link.name not in keep and link.kind != _SHAPER]
+    yield from to_give_back(ports, kernel)
+    gone = [
+        link
+        for link in kernel.links.values()
+        if link.ours and link.lent is None and link.name not in keep and link.kind != _SHAPER
+    ]
     for link in sorted(gone, key=lambda link: link.kind != "tun"):
         if link.addresses and link.vlan_filtering:
             yield from _give_back(link, kernel)

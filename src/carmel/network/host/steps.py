@@ -109,11 +109,29 @@ class MarkPort:
 
 
 @dataclass(frozen=True, slots=True)
+class Take:
+    """A representor becomes the port ``interface``. By one message: it never has the name without what it was."""
+
+    name: str
+    interface: str
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """A representor is itself again: down, in no bridge, without filters, called ``own``."""
+
+    name: str
+    own: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
     name: str
 
 
 Step = (
-    MakeBridge | MakeBond | MakeShaper | MarkPort | Remove | SetMtu | SetUp | SetMaster | AddAddress | RemoveAddress
-    | TakeOver | AddVlan | RemoveVlan | SetShape | SetCopies
+    MakeBridge | MakeBond | MakeShaper | MarkPort | Take | GiveBack | Remove | SetMtu | SetUp | SetMaster
+    | AddAddress | RemoveAddress | TakeOver | AddVlan | RemoveVlan | SetShape | SetCopies
 )  # fmt: skip

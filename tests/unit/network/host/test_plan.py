@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from carmel.network.dataplane import BondMode, NatPlan, NetworkPlan, PortPlan, Rate, UplinkPlan
 from carmel.network.host import steps
 from carmel.network.host.kernel import KernelState, Link, Shape, Vlan
+from carmel.network.host.lending import to_take
 from carmel.network.host.plan import bridge_of, plan, removals, shape_of, uplink_link
 from carmel.network.names import LINK_GROUP, is_ours
 
@@ -74,6 +75,14 @@ def do(state: KernelState, step: steps.Step) -> KernelState:  # noqa: C901 - one
         case steps.SetCopies(name, copies):
             assert {copies.redirect, copies.mirror} - {None} <= set(links)
             change(name, copies=copies)
+        case steps.Take(name, interface, alias):
+            link = links.pop(name)
+            assert interface not in links
+            links[interface] = replace(link, name=interface, group=LINK_GROUP, alias=alias, up=False)
+        case steps.GiveBack(name, own, mtu):
+            index, mac = links[name].index, links.pop(name).mac
+            assert own not in links
+            links[own] = Link(own, index, mac=mac, mtu=mtu)
         case steps.Remove(name):
             del links[name]
             for other in [link.name for link in links.values() if link.master == name]:
@@ -89,6 +98,7 @@ def run(state: KernelState, some: Iterable[steps.Step]) -> KernelState:
 
 def settle(networks: list[NetworkPlan], ports: list[PortPlan], state: KernelState) -> KernelState:
     state = run(state, removals(networks, ports, state))
+    state = run(state, to_take(ports, state))
     return run(state, plan(networks, ports, state))
 
 
