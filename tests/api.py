@@ -106,20 +106,21 @@ class Api(ABC):
             },
         }
 
-    def wait_for_console(self, name: str, text: str, seconds: float | None = None) -> str:
-        """The serial log up to the line that holds ``text``; the log is followed through the API."""
+    def wait_for_console(self, name: str, text: str, seconds: float | None = None, *, times: int = 1) -> str:
+        """The serial log up to the line that holds ``text`` (for the ``times``th time, with those of earlier starts);
+        the log is followed through the API."""
         path = self.client.kind("vm").path("default", name, "log")
         said = b""
         deadline = time.monotonic() + (seconds or self.patience)
         with self.client.open("GET", path, query={"follow": "true"}, seconds=seconds or self.patience) as stream:
-            while text.encode() not in said.rpartition(b"\n")[0]:
+            while said.rpartition(b"\n")[0].count(text.encode()) < times:
                 stream.wait_at_most(max(0.1, deadline - time.monotonic()))
                 chunk = stream.chunk()
                 if not chunk:
                     break
                 said += chunk
         decoded = said.decode("utf-8", "replace")
-        assert text in decoded, f"{name} never said {text!r}:\n{decoded[-3000:]}"
+        assert decoded.count(text) >= times, f"{name} never said {text!r}:\n{decoded[-3000:]}"
         return decoded
 
     def delete_all_vms(self) -> None:

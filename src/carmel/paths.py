@@ -143,6 +143,11 @@ class Paths:
     def machines(self) -> Path:
         return self.state / "machines"
 
+    @property
+    def cables(self) -> Path:
+        """A directory for each network of provider cable, with the sockets of its two ends."""
+        return self.runtime / "cable"
+
     def machine(self, uid: str) -> MachinePaths:
         return MachinePaths(state=self.machines / uid, runtime=self.runtime / "vm" / short_hash(uid))
 

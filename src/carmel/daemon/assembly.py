@@ -17,6 +17,7 @@ from carmel.controllers.image_source import ImageSources
 from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.namespaces import add_namespace_controller
 from carmel.controllers.network import NetworkController
+from carmel.controllers.network.cablenics import CableNics
 from carmel.controllers.network.usernics import UserNics
 from carmel.controllers.placement import Mover, Places, Rebalancer, Surveyor
 from carmel.controllers.placement.hotplug import Hotplug
@@ -77,7 +78,9 @@ class Controllers:
             Dependencies(
                 hypervisor=hypervisor,
                 disks=DatastoreDisks(datastores),
-                nics=NicSources([UserNics(backends, runtime.clock)]),
+                nics=NicSources(
+                    [UserNics(backends, runtime.clock), CableNics(runtime, paths, user.gid if user else None)]
+                ),
                 seeds=CloudInitSeeds(),
                 paths=paths,
                 boot_id=facts.boot_id,

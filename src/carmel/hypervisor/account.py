@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import pwd
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from carmel.errors import Refused
@@ -42,6 +43,10 @@ class Account:
         # Only with the group that owns /dev/kvm may it use KVM.
         groups = (KVM_DEVICE.stat().st_gid,) if KVM_DEVICE.exists() else ()
         return cls(entry.pw_uid, entry.pw_gid, tuple(gid for gid in groups if gid != 0))
+
+    def joining(self, groups: Iterable[int]) -> Account:
+        """The account in further groups. One that is the daemon's own stays as it is."""
+        return self if self.uid is None else replace(self, groups=tuple(dict.fromkeys([*self.groups, *groups])))
 
     def give(self, path: Path) -> None:
         """Let QEMU write ``path``."""

@@ -112,7 +112,8 @@ class NicConfig:
 
     ``descriptors`` are open files that these options name by their numbers: QEMU gets them under the same numbers, and
     whoever opened them closes them when ``launch`` is over. ``queues`` are pairs. ``function``: the PCI address of the
-    host's function that is the NIC, in place of a virtual one; ``netdev`` is empty then.
+    host's function that is the NIC, in place of a virtual one; ``netdev`` is empty then. ``group``: one that QEMU must
+    be in to come to what ``netdev`` names, where it has an account of its own.
     """
 
     name: str
@@ -122,6 +123,7 @@ class NicConfig:
     descriptors: tuple[int, ...] = ()
     queues: int = 1
     function: str | None = None
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

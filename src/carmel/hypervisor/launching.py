@@ -170,7 +170,8 @@ class Launching:
 
     def _what(self, argv: Sequence[str], descriptors: Sequence[int] = ()) -> Spawn:
         cpus = self.around.pinner.start_on(self.config.pinning)
-        return Spawn(argv, self._paths.qemu_log, self.account, descriptors, cpus)
+        account = self.account.joining(nic.group for nic in self.config.nics if nic.group is not None)
+        return Spawn(argv, self._paths.qemu_log, account, descriptors, cpus)
 
     @property
     def _title(self) -> str:

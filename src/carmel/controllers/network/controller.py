@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
+
 from carmel.controllers.network.hosted import FINALIZER, HostedNetworks
 from carmel.controllers.network.hostnetworks import HostNetworks, is_hosted
 from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, Watch, condition, key_of, set_conditions
 from carmel.errors import AlreadyExists
-from carmel.network.backends import Backends, Choice
+from carmel.network import cabling
+from carmel.network.backends import Backends
 from carmel.resources.base import Condition, JsonObject, ObjectMeta
 from carmel.resources.network import NETWORK, Network, NetworkProvider
 from carmel.resources.port import PORT, DataPlane
 
 DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What realises a network here, and what there is to say of it."""
+
+    backend: str
+    message: str
 
 
 class NetworkController:
@@ -61,30 +73,30 @@ class NetworkController:
                 self._controller.enqueue(key_of(stored))
 
     async def _show(self, network: Network) -> None:
-        supported = network.spec.provider is NetworkProvider.USER
-        choice = await self._backends.choice() if supported else None
+        """Networks of providers user and cable: what they need is made with the VMs that are on them."""
+        means = await self._means(network.spec.provider)
 
         def change(one: Network) -> None:
             one.status.observed_generation = one.metadata.generation
-            one.status.backend = None if choice is None else choice.backend.value
-            set_conditions(one.status, _conditions(one, choice), self._runtime.clock.now())
+            one.status.backend = means.backend
+            set_conditions(one.status, _conditions(one, means), self._runtime.clock.now())
 
         await self._resources.update_status(network, change)
+
+    async def _means(self, provider: NetworkProvider) -> _Means:
+        if provider is NetworkProvider.CABLE:
+            return _Means("datagrams", await asyncio.to_thread(cabling.queue_problem))
+        choice = await self._backends.choice()
+        return _Means(choice.backend.value, choice.reason)
 
 
 def _network_of(port: JsonObject) -> list[Key]:
     return [Key(None, port["spec"]["networkRef"]["name"])]
 
 
-def _conditions(network: Network, choice: Choice | None) -> list[Condition]:
+def _conditions(network: Network, means: _Means) -> list[Condition]:
     generation = network.metadata.generation
-    if choice is not None:
-        return [
-            condition("Accepted", "True", "Supported", generation=generation),
-            condition("Ready", "True", "Available", choice.reason, generation=generation),
-        ]
-    message = f"provider {network.spec.provider.value} is not offered by this version: use provider user"
     return [
-        condition("Accepted", "False", "NotSupported", message, generation=generation),
-        condition("Ready", "False", "NotSupported", message, generation=generation),
+        condition("Accepted", "True", "Supported", generation=generation),
+        condition("Ready", "True", "Available", means.message, generation=generation),
     ]

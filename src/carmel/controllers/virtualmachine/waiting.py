@@ -13,6 +13,8 @@ from carmel.resources.virtualmachine import FirmwareType
 from carmel.resources.volume import VolumePhase
 from carmel.units import human_bytes, parse_bytes
 
+_OFFERED = (NetworkProvider.USER, NetworkProvider.CABLE)
+
 
 def refusals(observed: Observed) -> Iterator[Ready]:
     """Why this host cannot run such a VM at all: changing the spec (or the host) is the only way."""
@@ -34,12 +36,12 @@ def refusals(observed: Observed) -> Iterator[Ready]:
     if refusal is not None and refusal.permanent:
         yield Ready(False, refusal.code, refusal_sentence(refusal))
     for index, view in enumerate(observed.nics):
-        if view.network is not None and view.network.spec.provider is not NetworkProvider.USER:
+        if view.network is not None and view.network.spec.provider not in _OFFERED:
             yield Ready(
                 False,
                 "UnsupportedProvider",
                 f"spec.networks[{index}]: network {view.network.metadata.name} has provider "
-                f"{view.network.spec.provider.value}, which this host does not offer: use one with provider user",
+                f"{view.network.spec.provider.value}, which this host does not offer: use user or cable",
             )
 
 

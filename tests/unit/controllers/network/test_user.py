@@ -12,7 +12,7 @@ from carmel.controllers.network.usernics import UserNics
 from carmel.controllers.runtime import Runtime, SystemClock
 from carmel.controllers.virtualmachine.ports import VmOfNics, WantedNic
 from carmel.errors import CarmelError
-from carmel.network import backends
+from carmel.network import backends, cabling
 from carmel.network.backends import Backend, Backends
 from carmel.paths import MachinePaths, Paths
 from carmel.resources.base import JsonObject, ObjectMeta
@@ -73,11 +73,13 @@ async def test_it_says_why_it_is_not_the_better_one(tmp_path: Path, monkeypatch:
     assert network["status"]["backend"] == "slirp"
 
 
-async def test_what_is_not_offered_says_so(store: Store) -> None:
-    await store.create(NETWORK, {"metadata": {"name": "other"}, "spec": {"provider": "cable"}})
-    network = await settled(store, "other")
-    assert conditions(network) == {"Accepted": ("False", "NotSupported"), "Ready": ("False", "NotSupported")}
-    assert "backend" not in network["status"]
+async def test_a_cable_needs_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cabling, "queue_problem", lambda: "the queue is short")
+    await store.create(NETWORK, {"metadata": {"name": "pair"}, "spec": {"provider": "cable"}})
+    network = await settled(store, "pair")
+    assert conditions(network) == {"Accepted": ("True", "Supported"), "Ready": ("True", "Available")}
+    assert network["status"]["backend"] == "datagrams"
+    assert network["status"]["conditions"][1]["message"] == "the queue is short"
 
 
 @pytest.mark.parametrize("provider", ["nat", "bridge"])
