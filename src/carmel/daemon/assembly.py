@@ -27,6 +27,7 @@ from carmel.controllers.virtualmachine.nics import NicSources
 from carmel.controllers.volume import VolumeController
 from carmel.daemon.disks import DatastoreDisks
 from carmel.daemon.hostnetworks import host_networks
+from carmel.daemon.offload import Offload
 from carmel.daemon.platform import describe
 from carmel.daemon.seeds import CloudInitSeeds
 from carmel.hypervisor.qemu import QemuHypervisor
@@ -69,7 +70,8 @@ class Controllers:
         self._host_networks = host_networks(runtime, paths, runner)
         self._network = NetworkController(runtime, backends, self._host_networks)
         self._host = HostController(runtime, facts, self._ask_hypervisor, self._endpoints, surveyor)
-        self._hotplug = Hotplug(self._host.machine_changed)
+        self._offload = Offload(runtime, runner, surveyor.ledger, self._look_at)
+        self._hotplug = Hotplug(self._host.machine_changed, self._offload.host_changed)
         launched = LaunchedSpecs(paths)
         mover = Mover(surveyor.ledger, hypervisor, launched)
         Rebalancer(runtime, surveyor.ledger, mover)
@@ -79,7 +81,11 @@ class Controllers:
                 hypervisor=hypervisor,
                 disks=DatastoreDisks(datastores),
                 nics=NicSources(
-                    [UserNics(backends, runtime.clock), CableNics(runtime, paths, user.gid if user else None)]
+                    [
+                        UserNics(backends, runtime.clock),
+                        CableNics(runtime, paths, user.gid if user else None),
+                        self._offload.nics,
+                    ]
                 ),
                 seeds=CloudInitSeeds(),
                 paths=paths,
@@ -101,6 +107,7 @@ class Controllers:
         await self._host.learn()
         await self._machines.restore_places()
         await self._host_networks.begin()
+        await self._offload.begin()
         await self._runtime.start()
         await self._machines.start()
         self._events.start()
@@ -113,12 +120,16 @@ class Controllers:
         await self._events.stop()
         await asyncio.gather(self._machines.stop(), self._image.stop())
         await self._runtime.stop(STOP_SECONDS)
+        await self._offload.close()
         await self._host_networks.close()
 
     def serve_at(self, url: str) -> None:
         """Where the API server answers: told in the Host."""
         self._url = url
         self._host.look_again()
+
+    def _look_at(self, uid: str) -> None:
+        self._machines.look(uid)
 
     def _endpoints(self) -> list[HostEndpoint]:
         return [HostEndpoint(name="https", url=self._url)] if self._url else []

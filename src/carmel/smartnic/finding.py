@@ -37,14 +37,22 @@ def find_functions(
     told: Sequence[FunctionStatus], host: HostSide, before: Iterable[FunctionStatus]
 ) -> tuple[FunctionStatus, ...]:
     """``told`` by the NIC, ``before`` from the SmartNIC's status on the host. Owners are left out; what is not Missing
-    or Refused is Free."""
+    or Refused is Free. What vfio-pci has is not forgotten when the NIC does not tell of it for a while."""
     known = {one.id: one for one in before}
     found = [_find(one, host, known.get(one.id)) for one in told]
     claims: dict[str, list[str]] = {}
     for function, place in zip(told, found, strict=True):
         if isinstance(place, _Place):
             claims.setdefault(place.device.address, []).append(function.id)
-    return tuple(_status(one, place, host, claims) for one, place in zip(told, found, strict=True))
+    named = {one.id for one in told}
+    return (
+        *(_status(one, place, host, claims) for one, place in zip(told, found, strict=True)),
+        *(
+            one.model_copy(update={"state": FunctionState.MISSING, "message": "the NIC does not tell of it any more"})
+            for one in known.values()
+            if one.id not in named and _remembered(one, host, one) is not None
+        ),
+    )
 
 
 def _find(told: FunctionStatus, host: HostSide, before: FunctionStatus | None) -> _Place | str:

@@ -31,6 +31,9 @@ _WATCHED = (*_NEEDED, NAMESPACES, POLICIES)
 _CALL_SECONDS = 10.0
 _CLOSE_SECONDS = 1.0
 
+CONNECTING = "Connecting"
+"""The code of an error that is none yet: there was no contact so far."""
+
 Objects = Mapping[PortKey, JsonObject]
 
 
@@ -49,6 +52,11 @@ class NicView:
     @property
     def reached(self) -> bool:
         return self.error is None and self.facts is not None
+
+    @property
+    def connecting(self) -> bool:
+        """Nothing is known yet, neither good nor bad."""
+        return self.error is not None and self.error.code == CONNECTING
 
     @property
     def mirrored(self) -> bool:
@@ -92,7 +100,7 @@ class Link:
         self._known: dict[str, dict[PortKey, JsonObject]] = {}
         self._errors: dict[str, CarmelError] = {}
         self._ports: dict[PortKey, NicPort] = {}
-        self._view = NicView(error=Unavailable(f"SmartNIC {name} was not reached yet", code="Connecting"))
+        self._view = NicView(error=Unavailable(f"SmartNIC {name} was not reached yet", code=CONNECTING))
         self._client = Client(Context(name, endpoint))
         self._asking = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"smartnic {name}")
         self._watchers = [Watcher(name, endpoint, kind, self._hear) for kind in _WATCHED]
@@ -200,7 +208,7 @@ class Link:
             if (error := self._errors.get(kind.plural)) is not None:
                 return error
         if any(kind.plural not in self._known for kind in _NEEDED):
-            return Unavailable(f"SmartNIC {self._name} was not reached yet", code="Connecting")
+            return Unavailable(f"SmartNIC {self._name} was not reached yet", code=CONNECTING)
         if facts is None:
             return Refused(
                 f"what answers at {self.endpoint.host}:{self.endpoint.port} is not a SmartNIC",

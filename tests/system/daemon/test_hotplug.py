@@ -17,7 +17,7 @@ EVENT = Path("/sys/devices/system/cpu/cpu0/uevent")
 @pytest.mark.skipif(not os.access(EVENT, os.W_OK), reason=f"{EVENT} is not there, or not ours to write")
 async def test_an_event_of_a_cpu_is_told() -> None:
     told = asyncio.Event()
-    hotplug = Hotplug(told.set)
+    hotplug = Hotplug(told.set, lambda: None)
     hotplug.start()
     try:
         await asyncio.to_thread(EVENT.write_text, "change")

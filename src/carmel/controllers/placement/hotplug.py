@@ -1,4 +1,4 @@
-"""Tells when the kernel says that CPUs or memory came or went, by its own events: nobody asks, so it costs nothing."""
+"""Tells when the kernel says that parts of the machine came or went, by its own events: nobody asks, so it is free."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ _FROM_KERNEL = 1
 """The multicast group of the kernel's own events; group 2 is udev's (lib/kobject_uevent.c)."""
 _MOST_BYTES = 8192
 """More than an event can be: ``UEVENT_BUFFER_SIZE`` is 2048, and the header before it is a path."""
-_SUBSYSTEMS = frozenset({b"SUBSYSTEM=cpu", b"SUBSYSTEM=memory", b"SUBSYSTEM=node"})
+SILICON = frozenset({b"SUBSYSTEM=cpu", b"SUBSYSTEM=memory", b"SUBSYSTEM=node"})
+PCI = frozenset({b"SUBSYSTEM=pci"})
+"""A function comes, goes, or gets another driver."""
 
 
 class Hotplug:
-    """``changed`` is called on the event loop, for each event: gather them. Where the kernel's events cannot be had
-    (another system, a container) nothing is told, and the next look finds what changed."""
+    """``silicon`` is told of CPUs and memory, ``pci`` of PCI functions, on the event loop, for each event: gather them.
+    Where the kernel's events cannot be had (another system, a container) nothing is told, and the next look finds what
+    changed."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
+    def __init__(self, silicon: Callable[[], None], pci: Callable[[], None]) -> None:
+        self._told = ((SILICON, silicon), (PCI, pci))
         self._socket: socket.socket | None = None
 
     def start(self) -> None:
@@ -57,12 +60,14 @@ class Hotplug:
             return
         except OSError:
             # More events at once than the socket holds (ENOBUFS): some may have been ours.
-            self._changed()
+            for _, tell in self._told:
+                tell()
             return
-        if concerns(data, sender):
-            self._changed()
+        for subsystems, tell in self._told:
+            if concerns(data, sender, subsystems):
+                tell()
 
 
-def concerns(data: bytes, sender: tuple[int, int]) -> bool:
-    """Whether an event is the kernel's own (port 0: others may send too) and about CPUs, memory or nodes."""
-    return sender[0] == 0 and not _SUBSYSTEMS.isdisjoint(data.split(b"\0"))
+def concerns(data: bytes, sender: tuple[int, int], subsystems: frozenset[bytes]) -> bool:
+    """Whether an event is the kernel's own (port 0: others may send too) and about one of these."""
+    return sender[0] == 0 and not subsystems.isdisjoint(data.split(b"\0"))

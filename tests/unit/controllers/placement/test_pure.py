@@ -9,7 +9,7 @@ import pytest
 
 from carmel.controllers.placement import Ledger, Means, make_ground, plain_hardware
 from carmel.controllers.placement.applying import cpu_config, guest_nodes, held_at, pinning_of
-from carmel.controllers.placement.hotplug import concerns
+from carmel.controllers.placement.hotplug import PCI, SILICON, concerns
 from carmel.controllers.placement.recorded import Recorded, from_json, to_json
 from carmel.controllers.placement.requests import restore_request, start_request
 from carmel.controllers.placement.words import move_sentence, placed_sentence, refusal_sentence
@@ -224,4 +224,10 @@ def test_sentences() -> None:
     ],
 )
 def test_kernel_events(event: bytes, port: int, expected: bool) -> None:
-    assert concerns(event, (port, 1)) is expected
+    assert concerns(event, (port, 1), SILICON) is expected
+
+
+def test_pci_events_are_others() -> None:
+    event = b"bind@/devices/pci0000:00/0000:00:02.0\0ACTION=bind\0SUBSYSTEM=pci\0"
+    assert concerns(event, (0, 1), PCI)
+    assert not concerns(event, (0, 1), SILICON)

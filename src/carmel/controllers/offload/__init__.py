@@ -1,0 +1,15 @@
+"""SmartNICs, from the host: what they are, which VM's NIC has which of their functions, and what is mirrored to them.
+
+A function is a VM's NIC's from the moment that the Port on the host says so (``status.smartNIC``, ``status.function``)
+until it was unplugged on the NIC. That is written before anything is done with it, so a daemon that was killed finds it
+again, and no two VMs ever have the same one.
+"""
+
+from __future__ import annotations
+
+from carmel.controllers.offload.claims import Claims
+from carmel.controllers.offload.controller import SmartNICController
+from carmel.controllers.offload.links import Links
+from carmel.controllers.offload.nics import FunctionNics
+
+__all__ = ["Claims", "FunctionNics", "Links", "SmartNICController"]

@@ -1,0 +1,237 @@
+"""NICs of VMs that are functions of a SmartNIC: claimed, bound to vfio-pci, plugged in on the NIC; and all undone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from carmel.controllers.offload.choosing import Function, Wish
+from carmel.controllers.offload.claims import Claim, Claims
+from carmel.controllers.offload.links import Links
+from carmel.controllers.runtime import Key
+from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
+from carmel.errors import CarmelError, Conflict, NotFound, TimedOut, Unavailable
+from carmel.hypervisor.config import NicConfig
+from carmel.resources.port import HOST_OWNER, DataPlane
+from carmel.resources.virtualmachine import NetworkInterfaceStatus
+from carmel.smartnic.link import CONNECTING, NicView, no_port
+from carmel.smartnic.vfio import Functions
+
+_log = logging.getLogger(__name__)
+
+READY_SECONDS = 15.0
+"""How long the NIC may take to plug a function in: its data plane works in milliseconds, after a start in seconds."""
+
+CONNECT_SECONDS = 5.0
+"""A daemon that was started just now has its first contact with the NIC before that."""
+_FOR_THE_NIC = frozenset({"WaitingForSmartNIC", "NICUnreachable", "NoFreeFunction", "WaitingForPort", CONNECTING})
+"""Codes of what a NIC that is ready, or that was just looked at, may have ended."""
+
+Distances = Callable[[str], Mapping[int, int]]
+"""By a VM's uid: how far its memory is from each NUMA node of the host; empty where that is not known."""
+
+
+class FunctionNics:
+    """A ``NicSource``. ``claims`` is the ledger; whoever is killed in between is found in it again."""
+
+    def __init__(self, claims: Claims, links: Links, functions: Functions, distances: Distances) -> None:
+        self._claims = claims
+        self._links = links
+        self._functions = functions
+        self._distances = distances
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._owed: set[Key] = set()
+        """Ports whose VM ended while their NIC was away."""
+        self._waiting: dict[str, tuple[CarmelError, Key]] = {}
+
+    def serves(self, wanted: WantedNic) -> bool:
+        return wanted.data_plane is DataPlane.SMART_NIC
+
+    async def plan(self, vm: VmOfNics, wanted: Sequence[WantedNic]) -> Sequence[NicPlan]:
+        self._waiting.pop(vm.uid, None)
+        return [await self._plan(vm, one) for one in wanted]
+
+    async def release(self, uid: str, keep: Collection[str] = ()) -> None:
+        for claim in self._claims.of_owner(uid):
+            if claim.nic not in keep:
+                await self._take_back(claim)
+
+    async def settle(self, smart_nic: str) -> None:
+        """The NIC can be talked to (again), or says something new: unplug what VMs left behind and what nobody on this
+        host knows of, and plug what a port that was made anew has forgotten."""
+        for claim in self._claims.of_nic(smart_nic):
+            if claim.key in self._owed:
+                await self._take_back(claim)
+        async with self._lock(smart_nic):
+            for port in self._links.view(smart_nic).ports.values():
+                key = Key(port.namespace, port.name)
+                mine = self._claims.find(key)
+                if mine is None and port.bound is not None and port.owner != HOST_OWNER:
+                    _log.info("%s of SmartNIC %s is plugged into %s for nobody", port.bound, smart_nic, key)
+                    await self._unplug(smart_nic, key)
+                elif mine is not None and port.bound is None and mine.function.smart_nic == smart_nic:
+                    await self._plug_again(mine)
+
+    def wake(self, ready: Collection[str]) -> list[str]:
+        """The uids of VMs that wait for something that may be there now. ``ready``: the SmartNICs that are."""
+        free = [uid for uid, (error, key) in self._waiting.items() if self._may_go_on(error, key, ready)]
+        for uid in free:
+            del self._waiting[uid]
+        return free
+
+    def _may_go_on(self, error: CarmelError, key: Key, ready: Collection[str]) -> bool:
+        if error.code == "NoPortOnNIC":
+            where = (key.namespace or "", key.name)
+            return any(where in self._links.view(name).ports for name in ready)
+        return error.code in _FOR_THE_NIC and bool(ready)
+
+    # -- at a start ---------------------------------------------------------------------------------------------
+    async def _plan(self, vm: VmOfNics, wanted: WantedNic) -> NicPlan:
+        metadata = vm.vm.metadata
+        key = Key(metadata.namespace, f"{metadata.name}-{wanted.nic.name}")
+        try:
+            return await self._give(vm, wanted, key)
+        except CarmelError as error:
+            self._waiting[vm.uid] = error, key
+            raise
+
+    async def _give(self, vm: VmOfNics, wanted: WantedNic, key: Key) -> NicPlan:
+        mine = self._claims.find(key)
+        if mine is not None and not _fits(mine, wanted):
+            await self._take_back(mine)
+        claim, status = await self._claims.claim(key, self._wish(vm, wanted, key), self._plugged())
+        self._owed.discard(key)
+        smart_nic = claim.function.smart_nic
+        if status.pci_address is None:
+            raise Unavailable(
+                f"function {claim.function.id} of SmartNIC {smart_nic} has no address", code="NoFreeFunction"
+            )
+        await self._require_port(claim)
+        await self._functions.bind(status.pci_address)
+        async with self._lock(smart_nic):
+            await self._plug_in(claim)
+        mac = await self._wait_ready(claim)
+        return NicPlan(
+            config=NicConfig(wanted.nic.name, mac, {}, function=status.pci_address),
+            status=NetworkInterfaceStatus(
+                name=wanted.nic.name,
+                network_name=wanted.network.metadata.name,
+                mac=mac,
+                addresses=list(wanted.nic.addresses or ()) or None,
+            ),
+        )
+
+    def _wish(self, vm: VmOfNics, wanted: WantedNic, key: Key) -> Wish:
+        return Wish(
+            network=wanted.network,
+            mac=wanted.nic.mac,
+            before=self._claims.before(key),
+            distances=self._distances(vm.uid),
+            field=f"spec.networks[{wanted.index}]",
+        )
+
+    def _plugged(self) -> dict[Function, Key]:
+        found: dict[Function, Key] = {}
+        for name in self._links.names():
+            found.update(plugged(name, self._links.view(name)))
+        return found
+
+    async def _require_port(self, claim: Claim) -> None:
+        """Before anything is done to the function. Raises ``Unavailable`` (``NoPortOnNIC``), the link's error."""
+        smart_nic = claim.function.smart_nic
+        try:
+            view = await self._links.wait(smart_nic, lambda view: not view.connecting, CONNECT_SECONDS)
+        except TimedOut:
+            view = self._links.view(smart_nic)
+        if view.error is not None:
+            raise view.error
+        if (claim.key.namespace or "", claim.key.name) not in view.ports:
+            raise _waiting(no_port(smart_nic, claim.key.namespace or "", claim.key.name))
+
+    async def _plug_in(self, claim: Claim) -> None:
+        smart_nic, namespace = claim.function.smart_nic, claim.key.namespace or ""
+        try:
+            await self._links.get(smart_nic).bind(namespace, claim.key.name, claim.function.id)
+        except NotFound as error:
+            raise _waiting(error) from error
+        except Conflict as error:
+            raise Unavailable(f"SmartNIC {smart_nic}: {error.message}", code=error.code, hint=error.hint) from error
+
+    async def _plug_again(self, claim: Claim) -> None:
+        try:
+            await self._links.get(claim.function.smart_nic).bind(
+                claim.key.namespace or "", claim.key.name, claim.function.id
+            )
+        except CarmelError as error:
+            _log.info("%s cannot be plugged in again yet: %s", claim.key, error)
+
+    async def _wait_ready(self, claim: Claim) -> str:
+        """Answers the MAC address that the guest sees."""
+        where, function = (claim.key.namespace or "", claim.key.name), claim.function
+
+        def is_so(view: NicView) -> bool:
+            port = view.ports.get(where)
+            return port is not None and port.ready and port.plugged == function.id
+
+        try:
+            view = await self._links.wait(function.smart_nic, is_so, READY_SECONDS)
+        except TimedOut:
+            port = self._links.view(function.smart_nic).ports.get(where)
+            said = f": {port.message}" if port is not None and port.message else ""
+            raise Unavailable(
+                f"SmartNIC {function.smart_nic} has not plugged {function.id} into {claim.key}{said}",
+                code="PortNotReadyOnNIC",
+                hint=f"carmel smartnic show {function.smart_nic}",
+            ) from None
+        return (view.ports[where].mac or claim.mac).lower()
+
+    # -- at an end ----------------------------------------------------------------------------------------------
+    async def _take_back(self, claim: Claim) -> None:
+        """A NIC that is away keeps the function plugged: until it can be told, the function is not free."""
+        smart_nic = claim.function.smart_nic
+        async with self._lock(smart_nic):
+            if self._claims.find(claim.key) != claim:
+                return
+            if not await self._unplug(smart_nic, claim.key):
+                self._owed.add(claim.key)
+                return
+            self._owed.discard(claim.key)
+            await self._claims.free(claim)
+
+    async def _unplug(self, smart_nic: str, key: Key) -> bool:
+        link = self._links.find(smart_nic)
+        if link is None:
+            return False
+        try:
+            await link.bind(key.namespace or "", key.name, None)
+        except NotFound:
+            return True
+        except CarmelError as error:
+            _log.info("%s cannot be unplugged yet: %s", key, error)
+            return False
+        return True
+
+    def _lock(self, smart_nic: str) -> asyncio.Lock:
+        return self._locks.setdefault(smart_nic, asyncio.Lock())
+
+
+def plugged(smart_nic: str, view: NicView) -> dict[Function, Key]:
+    """What the NIC's ports of VMs say is to be plugged into them."""
+    return {
+        Function(smart_nic, port.bound): Key(port.namespace, port.name)
+        for port in view.ports.values()
+        if port.bound is not None
+    }
+
+
+def _fits(claim: Claim, wanted: WantedNic) -> bool:
+    """Whether what the Port has is still what is asked for."""
+    named, mac = wanted.network.spec.smart_nic_ref, wanted.nic.mac
+    same_nic = named is None or named.name == claim.function.smart_nic
+    return same_nic and (mac is None or mac.lower() == claim.mac)
+
+
+def _waiting(error: NotFound) -> Unavailable:
+    """It comes when somebody makes it."""
+    return Unavailable(error.message, code=error.code, hint=error.hint)

@@ -1,0 +1,48 @@
+"""What a host has to do with its SmartNICs, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from carmel.controllers.offload import Claims, FunctionNics, Links, SmartNICController
+from carmel.controllers.placement.ledger import Ledger
+from carmel.controllers.runtime import Runtime
+from carmel.run import Runner
+from carmel.smartnic.hostside import read_host_side
+from carmel.smartnic.vfio import VfioFunctions
+
+
+class Offload:
+    """``nics`` is the source of NICs that are functions. ``wake`` is told which VM to look at again, by its uid."""
+
+    def __init__(self, runtime: Runtime, runner: Runner, ledger: Ledger, wake: Callable[[str], None]) -> None:
+        self._ledger = ledger
+        self._claims = Claims(runtime)
+        self._links = Links()
+        functions = VfioFunctions(runner)
+        self.nics = FunctionNics(self._claims, self._links, functions, self._distances)
+        self._controller = SmartNICController(
+            runtime, self._links, self._claims, self.nics, functions, read_host_side, wake
+        )
+
+    async def begin(self) -> None:
+        """Before any VM is looked at, for what VMs have is theirs."""
+        await self._claims.load()
+
+    async def close(self) -> None:
+        await self._links.close()
+
+    def host_changed(self) -> None:
+        """PCI functions came, went or changed their drivers."""
+        self._controller.host_changed()
+
+    def _distances(self, uid: str) -> Mapping[int, int]:
+        """From the nearest of the VM's NUMA nodes to each of the host's."""
+        placement = self._ledger.placement(uid)
+        hardware = self._ledger.ground.hardware
+        found: dict[int, int] = {}
+        for number in placement.memory_nodes if placement is not None else ():
+            node = hardware.node(number)
+            for other, distance in (node.distances if node is not None else {}).items():
+                found[other] = min(distance, found.get(other, distance))
+        return found
