@@ -112,15 +112,6 @@ class NVMeNamespaceState(StrEnum):
     FAILED = "Failed"
 
 
-class NVMeCounters(Model):
-    """What the block device did since the NIC has it, as its kernel counts."""
-
-    reads: int
-    read_bytes: int
-    writes: int
-    written_bytes: int
-
-
 class NVMeNamespaceStatus(Status):
     """``device``: the NIC's block device. ``function``: the one that shows it now."""
 
@@ -129,7 +120,6 @@ class NVMeNamespaceStatus(Status):
     block_bytes: int | None = None
     device: str | None = None
     function: str | None = None
-    counters: NVMeCounters | None = None
 
 
 class NVMeNamespace(Resource):

@@ -47,9 +47,9 @@ class FunctionState(StrEnum):
 
 
 class FunctionOwner(Model):
-    """Who has a function: a VM's NIC or disk by its Port or Volume, or the host itself."""
+    """Who has a function: a VM's NIC by its Port, what an NVMe function shows, or the host itself."""
 
-    kind: str = Field(description="Port, Volume, Datastore or Host.")
+    kind: str = Field(description="Port, NVMeNamespace or Host.")
     namespace: str | None = None
     name: str
 
@@ -93,7 +93,6 @@ class ShownNamespace(Model):
     owner: NVMeOwner | None = None
     function: str | None = None
     stall_seconds: int | None = None
-    message: str | None = None
 
 
 class SmartNICSpec(Model):

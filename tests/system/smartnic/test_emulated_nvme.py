@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from carmel.errors import CarmelError, Conflict, Refused
+from carmel.errors import CarmelError
 from carmel.hypervisor.account import Account
 from carmel.hypervisor.processes import process_table
 from carmel.hypervisor.qmp import QmpConnection
@@ -27,9 +27,8 @@ from carmel.smartnic.nvme.export import Listen, below
 from carmel.smartnic.nvme.exporter import Psk
 from carmel.smartnic.nvme.functions import Limits, Show
 from carmel.units import MIB
+from tests.fakes.nvme_contract import CONTRACT, OTHER, UID, Check, Subject
 from tests.system.smartnic.nbd import Client, hear, tell
-
-UID, OTHER = "11111111-aaaa", "22222222-bbbb"
 
 
 def free_ports(count: int) -> int:
@@ -82,7 +81,7 @@ class World:
             self.paths,
             SystemRunner(),
             process_table(),
-            Account.for_daemon(),
+            Account.for_daemon,
             Listen("127.0.0.1", self.port),
             key,
             self.ended.put_nowait,
@@ -102,10 +101,10 @@ class World:
             await qmp.close()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[EmulatedNvme]:
+    async def running(self, known: Collection[str] = (UID, OTHER)) -> AsyncIterator[EmulatedNvme]:
         """As one daemon has them: what it shows outlives it."""
         functions = self.functions()
-        await functions.adopt([UID])
+        await functions.adopt(known)
         try:
             yield functions
         finally:
@@ -219,19 +218,9 @@ async def test_away_for_longer_than_the_stall_errors_appear(world: World) -> Non
         assert "Input/output error" in out + err
 
 
-async def test_no_two_namespaces_have_one_function_or_one_disk(world: World) -> None:
-    async with world.running() as functions:
-        await functions.show(Show(UID, "pf0nvme0", world.disk(), 512))
-        with pytest.raises(Conflict):
-            await functions.show(Show(OTHER, "pf0nvme0", world.disk("other"), 512))
-        with pytest.raises(Conflict):
-            await functions.show(Show(OTHER, "pf0nvme1", world.disk(), 512))
-        with pytest.raises(Refused) as raised:
-            await functions.show(Show(OTHER, "pf0nvme7", world.disk("other"), 512))
-        assert raised.value.code == "NoSuchFunction"
-        await functions.hide(UID)
-        await functions.show(Show(OTHER, "pf0nvme0", world.disk("other"), 512))
-        assert await functions.shown(OTHER) == "pf0nvme0"
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
+async def test_the_contract(world: World, check: Check) -> None:
+    await check(Subject(world.running, world.disk))
 
 
 async def test_a_port_that_is_taken_is_said(world: World) -> None:
@@ -243,13 +232,3 @@ async def test_a_port_that_is_taken_is_said(world: World) -> None:
                 await functions.show(Show(UID, "pf0nvme0", world.disk(), 512))
             assert raised.value.code == "PortInUse"
             assert await functions.shown(UID) is None
-
-
-async def test_what_belongs_to_no_namespace_is_ended(world: World) -> None:
-    async with world.running() as functions:
-        await functions.show(Show(UID, "pf0nvme0", world.disk(), 512))
-    functions = world.functions()
-    await functions.adopt([OTHER])
-    await functions.aclose()
-    refused = await asyncio.to_thread(world.client.io, "pf0nvme0", "read 0 512")
-    assert "Connection refused" in refused.stderr

@@ -43,8 +43,8 @@ class EmulatedNvme:
     """Fulfils ``functions.NvmeFunctions``.
 
     ``listen`` is where the first function is exported, the next at the next port. ``key`` gives the key of all, and
-    raises ``Refused`` where there is none. ``ended`` is called with the uid of a namespace whose exporter ended by
-    itself.
+    raises ``Refused`` where there is none; ``account`` is whom exporters run as. ``ended`` is called with the uid of a
+    namespace whose exporter ended by itself.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class EmulatedNvme:
         paths: Paths,
         runner: Runner,
         table: ProcessTable,
-        account: Account,
+        account: Callable[[], Account],
         listen: Listen,
         key: Callable[[], Awaitable[Psk]],
         ended: Callable[[str], None],
@@ -90,17 +90,18 @@ class EmulatedNvme:
     async def show(self, what: Show) -> None:
         async with self._one_at_a_time:
             argv, psk = await self._arguments(what)
+            account = self._account()
             paths = self._paths.export(what.uid)
-            await asyncio.to_thread(write_keys, paths, psk, self._account)
+            await asyncio.to_thread(write_keys, paths, psk, account)
             found = self._alive(what.uid)
             if found is not None and not same_export(found.argv, argv):
                 await found.end()
                 found = None
-                await asyncio.to_thread(write_keys, paths, psk, self._account)
+                await asyncio.to_thread(write_keys, paths, psk, account)
             if found is not None:
                 await found.set_limits(what.limits)
                 return
-            exporter = await start(argv, paths, what.device, self._account, self._table, self._runner)
+            exporter = await start(argv, paths, what.device, account, self._table, self._runner)
             self._keep(what.uid, exporter)
 
     async def hide(self, uid: str) -> None:
