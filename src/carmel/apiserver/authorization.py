@@ -111,7 +111,7 @@ _ADMIN = (Rule(verbs=(ANY,), groups=(ANY,), resources=(ANY,)), Rule(verbs=(ANY,)
 ROLE_RULES = {Role.VIEWER: _VIEWER, Role.OPERATOR: _OPERATOR, Role.ADMIN: _ADMIN}
 _HOST_RESTRICTED = (
     Rule(verbs=_READ, groups=(_GROUP,), resources=("smartnics", "networks", "ports")),
-    Rule(verbs=("create",), groups=(_GROUP,), resources=("ports/binding",)),
+    Rule(verbs=("create",), groups=(_GROUP,), resources=("ports/binding", "nvmenamespaces/binding")),
     Rule(verbs=("get",), paths=("/metrics",)),
 )
 _HOST_FULL = (

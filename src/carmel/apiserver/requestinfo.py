@@ -31,6 +31,7 @@ _SUBRESOURCES: dict[tuple[str, str], frozenset[str]] = {
     ("images", "download"): frozenset({"GET"}),
     ("images", "upload"): frozenset({"PUT"}),
     ("ports", "binding"): frozenset({"POST"}),
+    ("nvmenamespaces", "binding"): frozenset({"POST"}),
     ("namespaces", "finalize"): frozenset({"PUT"}),
 }
 _NEVER_STORED = frozenset({"authorization.k8s.io", "authentication.k8s.io"})

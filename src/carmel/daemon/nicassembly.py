@@ -10,6 +10,7 @@ from carmel.controllers.namespaces import add_namespace_controller
 from carmel.controllers.nic.facts import NicFacts
 from carmel.controllers.nic.self_status import SelfStatus
 from carmel.controllers.runtime import Runtime
+from carmel.daemon.nicstorage import NicStorage
 from carmel.network.host.kernel import Link
 from carmel.network.host.linkevents import LinkEvents
 from carmel.network.host.netlink import Netlink
@@ -22,10 +23,13 @@ STOP_SECONDS = 1.0
 class NicControllers:
     """``start`` lets them work, ``stop`` ends them within about a second."""
 
-    def __init__(self, runtime: Runtime, facts: NicFacts, model: SmartNicModel, netlink: Netlink) -> None:
+    def __init__(
+        self, runtime: Runtime, facts: NicFacts, model: SmartNicModel, netlink: Netlink, storage: NicStorage
+    ) -> None:
         self.running = False
         self._runtime = runtime
         self._netlink = netlink
+        self._storage = storage
         self._itself = SelfStatus(runtime, facts, model, self._links)
         self._link_events = LinkEvents(netlink, self._itself.look_again)
         add_namespace_controller(runtime)
@@ -36,6 +40,7 @@ class NicControllers:
         await self._link_events.start()
         await self._itself.ensure()
         await self._itself.refresh()
+        await self._storage.adopt()
         await self._runtime.start()
         self._events.start()
         self.running = True
@@ -45,6 +50,7 @@ class NicControllers:
         self._link_events.stop()
         await self._events.stop()
         await self._runtime.stop(STOP_SECONDS)
+        await self._storage.stop()
 
     async def _links(self) -> Mapping[str, Link]:
         return (await self._netlink.observe()).links

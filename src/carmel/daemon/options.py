@@ -36,6 +36,9 @@ class Options:
     log_level: str
     qemu_user: str
     role: Role = Role.HOST
+    nbd_address: str = "127.0.0.1"
+    nbd_port: int = 10809
+    """Where an emulated SmartNIC exports its first NVMe function, the next at the next port."""
 
 
 def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Options:
@@ -91,6 +94,22 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
         "default host)",
     )
     parser.add_argument(
+        "--nbd-address",
+        type=_address,
+        default=env.get("CARMEL_NBD_ADDRESS", "127.0.0.1"),
+        metavar="ADDRESS",
+        help="emulated SmartNIC: where its NVMe functions are exported, by NBD with TLS ($CARMEL_NBD_ADDRESS; default "
+        "127.0.0.1)",
+    )
+    parser.add_argument(
+        "--nbd-port",
+        type=_port,
+        default=env.get("CARMEL_NBD_PORT", "10809"),
+        metavar="PORT",
+        help="emulated SmartNIC: TCP port of its first NVMe function, the next at the next port ($CARMEL_NBD_PORT; "
+        "default 10809)",
+    )
+    parser.add_argument(
         "--log-level",
         choices=LEVELS,
         default=env.get("CARMEL_LOG_LEVEL", "info"),
@@ -121,6 +140,8 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
         log_level=given.log_level,
         qemu_user=given.qemu_user,
         role=Role(given.role),
+        nbd_address=given.nbd_address,
+        nbd_port=given.nbd_port,
     )
 
 

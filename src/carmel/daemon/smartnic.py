@@ -19,14 +19,17 @@ from carmel.controllers.runtime import EventKind, Runtime
 from carmel.daemon.base import BaseDaemon
 from carmel.daemon.measures import families, node_cpu
 from carmel.daemon.nicassembly import NicControllers
+from carmel.daemon.nicstorage import NicStorage
 from carmel.daemon.nostreams import NoStreams
 from carmel.hardware.sysroot import Sysroot
 from carmel.network.host.netlink import Netlink
+from carmel.resources.base import Resource
 from carmel.resources.image import IMAGE
-from carmel.resources.port import PORT, Port
+from carmel.resources.kinds import Kind
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.run import SystemRunner
 from carmel.smartnic.models.find import find_model
+from carmel.smartnic.nvme.export import Listen
 
 _NO_VMS = "a SmartNIC runs no VMs: make it on the host, whose NICs this one switches"
 NOT_HERE = {VIRTUAL_MACHINE: _NO_VMS, IMAGE: _NO_VMS}
@@ -44,15 +47,18 @@ class SmartNicDaemon(BaseDaemon):
         self._stack.push_async_callback(netlink.aclose)
         model = find_model(root, (await netlink.observe()).links, runner)
         runtime = Runtime(self._store, facts.name)
-        controllers = NicControllers(runtime, facts, model, netlink)
+        options = self._options
+        exports = Listen(options.nbd_address, options.nbd_port)
+        storage = NicStorage(runtime, facts, model, self._paths, runner, options.qemu_user, exports)
+        controllers = NicControllers(runtime, facts, model, netlink, storage)
         self._stack.push_async_callback(controllers.stop)
         await controllers.start()
         server = await self._serve(self._app(runtime, controllers, facts.name), runner)
         self._tell_ready(server)
 
     def _app(self, runtime: Runtime, controllers: NicControllers, name: str) -> App:
-        def audit(port: Port, reason: str, message: str) -> None:
-            runtime.events.record(PORT, port, EventKind.NORMAL, reason, message, component="apiserver")
+        def audit(kind: Kind, bound: Resource, reason: str, message: str) -> None:
+            runtime.events.record(kind, bound, EventKind.NORMAL, reason, message, component="apiserver")
 
         credentials = Credentials.of(self._paths)
         app = build_app(

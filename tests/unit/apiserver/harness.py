@@ -17,7 +17,8 @@ from carmel.apiserver.server import Server, ServerConfig
 from carmel.apiserver.streams import ConsoleStream, LogTail
 from carmel.errors import NotFound, Unavailable
 from carmel.paths import Paths
-from carmel.resources.port import Port
+from carmel.resources.base import Resource
+from carmel.resources.kinds import Kind
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.run import SystemRunner
 from carmel.store.protocol import Store
@@ -122,8 +123,8 @@ class SmartNicApp:
     credentials: Credentials
     told: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def audit(self, port: Port, reason: str, message: str) -> None:
-        self.told.append((port.metadata.name, reason, message))
+    def audit(self, _kind: Kind, bound: Resource, reason: str, message: str) -> None:
+        self.told.append((bound.metadata.name, reason, message))
 
 
 def make_smartnic_app(store: Store, paths: Paths) -> SmartNicApp:

@@ -19,6 +19,7 @@ from carmel.paths import Paths
 from carmel.resources.core import SECRET
 from carmel.resources.firewallpolicy import FIREWALL_POLICY
 from carmel.resources.network import NETWORK
+from carmel.resources.nvmenamespace import NVME_NAMESPACE
 from carmel.resources.port import PORT
 from carmel.resources.rbac import CLUSTER_ROLE_BINDING
 from carmel.resources.smartnic import SMART_NIC
@@ -285,7 +286,11 @@ async def test_what_may_be_done_is_told(nic: SmartNicApp) -> None:
     assert not await may("create", "ports")
     rules = await ask(nic, "POST", review.replace("access", "rules"), {"spec": {"namespace": "default"}})
     said = rules.json()["status"]["resourceRules"]
-    assert {"verbs": ["create"], "apiGroups": ["carmel.dev"], "resources": ["ports/binding"]} in said
+    assert {
+        "verbs": ["create"],
+        "apiGroups": ["carmel.dev"],
+        "resources": ["ports/binding", "nvmenamespaces/binding"],
+    } in said
 
 
 async def test_a_host_sees_the_cpu_time_and_no_more_of_the_metrics(nic: SmartNicApp) -> None:
@@ -404,3 +409,28 @@ async def test_where_there_is_nothing_to_bind(nic: SmartNicApp, served: Served) 
     await served.store.create(PORT, port("a"))
     answer = await call(served.app, "POST", f"{PORTS}/a/binding", {"function": "pf0vf0"})
     assert (answer.status, answer.json()["details"]["carmel"]["code"]) == (404, "NoSmartNIC")
+
+
+async def test_a_namespace_is_bound_without_being_seen(nic: SmartNicApp) -> None:
+    source = {"remote": {"address": "192.0.2.7", "subsystemNQN": "nqn.2014-08.org.nvmexpress:uuid:secret-place"}}
+    for name in ("db", "web"):
+        await nic.store.create(NVME_NAMESPACE, named(name, spec={"source": source}))
+    namespaces = f"{API}/nvmenamespaces"
+    for method, target in (("GET", namespaces), ("GET", f"{namespaces}/db"), ("DELETE", f"{namespaces}/db")):
+        assert (await ask(nic, method, target)).status == 403
+    bound = await ask(nic, "POST", f"{namespaces}/db/binding", {"function": "disk0"})
+    assert (bound.status, bound.json()["status"]) == (201, "Success")
+    assert b"192.0.2.7" not in bound.body
+    assert (await nic.store.get(NVME_NAMESPACE, None, "db")).json()["spec"] == {
+        "source": {"remote": {**source["remote"], "port": 4420, "namespaceID": 1}},
+        "function": "disk0",
+        "stallSeconds": 600,
+    }
+    assert (await ask(nic, "POST", f"{namespaces}/web/binding", {"function": "disk0"})).status == 409
+    # A network function shows no disk, nor the other way round.
+    for target, function in ((f"{namespaces}/web/binding", "pf0vf0"), (f"{PORTS}/a/binding", "disk0")):
+        refused = await ask(nic, "POST", target, {"function": function})
+        assert (refused.status, b"no network" in refused.body or b"no NVMe" in refused.body) == (422, True)
+    assert (await ask(nic, "POST", f"{namespaces}/db/binding", {"function": None})).status == 201
+    assert "function" not in (await nic.store.get(NVME_NAMESPACE, None, "db")).json()["spec"]
+    assert [reason for _name, reason, _message in nic.told] == ["FunctionPlugged", "FunctionUnplugged"]

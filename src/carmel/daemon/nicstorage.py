@@ -1,0 +1,65 @@
+"""A SmartNIC's storage: which model shows namespaces, and the controllers of them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from carmel.controllers.nic.facts import NicFacts
+from carmel.controllers.nic.nvme import ExportKeys, NvmeNamespaceController, ShownNamespaces
+from carmel.controllers.nic.nvme.blockpaths import BlockPaths
+from carmel.controllers.runtime import Runtime
+from carmel.hypervisor.account import Account
+from carmel.hypervisor.processes import process_table
+from carmel.paths import Paths
+from carmel.run import Runner
+from carmel.smartnic.models.emulated import EmulatedNic
+from carmel.smartnic.models.model import SmartNicModel
+from carmel.smartnic.nvme.emulated import EmulatedNvme
+from carmel.smartnic.nvme.export import Listen
+from carmel.smartnic.nvme.fabrics import host_nqn
+from carmel.smartnic.nvme.functions import NvmeFunctions
+from carmel.smartnic.nvme.initiator import Initiator
+from carmel.smartnic.nvme.snapnvme import SnapNvme
+
+
+class NicStorage:
+    """Build it before the runtime starts; ``adopt`` before that, too. ``exports``: where an emulated NIC exports."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        facts: NicFacts,
+        model: SmartNicModel,
+        paths: Paths,
+        runner: Runner,
+        qemu_user: str,
+        exports: Listen,
+    ) -> None:
+        keys = ExportKeys(runtime)
+        self._functions: NvmeFunctions
+        if isinstance(model, EmulatedNic):
+            self._functions = EmulatedNvme(
+                paths,
+                runner,
+                process_table(),
+                lambda: Account.for_daemon(qemu_user),
+                exports,
+                keys.psk,
+                lambda uid: self._namespaces.ended(uid),
+            )
+        else:
+            self._functions = SnapNvme()
+        initiator, ours = Initiator(runner), host_nqn(model.serial or facts.name)
+        self._namespaces = NvmeNamespaceController(
+            runtime, self._functions, BlockPaths(initiator, keys, ours, runtime.clock, Path("/"))
+        )
+        ShownNamespaces(runtime, facts.name, self._functions)
+
+    async def adopt(self) -> None:
+        """What earlier daemons showed is shown on."""
+        await self._namespaces.adopt()
+
+    async def stop(self) -> None:
+        """What is shown stays."""
+        await asyncio.shield(self._functions.aclose())
