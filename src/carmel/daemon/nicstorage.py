@@ -46,7 +46,7 @@ class NicStorage:
                 lambda: Account.for_daemon(qemu_user),
                 exports,
                 keys.psk,
-                lambda uid: self._namespaces.ended(uid),
+                self._ended,
             )
         else:
             self._functions = SnapNvme()
@@ -55,6 +55,9 @@ class NicStorage:
             runtime, self._functions, BlockPaths(initiator, keys, ours, runtime.clock, Path("/"))
         )
         ShownNamespaces(runtime, facts.name, self._functions)
+
+    def _ended(self, uid: str) -> None:
+        self._namespaces.ended(uid)
 
     async def adopt(self) -> None:
         """What earlier daemons showed is shown on."""
