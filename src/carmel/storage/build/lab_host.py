@@ -52,7 +52,7 @@ _FOR_PEOPLE = {"bin/ip": "usr/bin/ip", "sbin/tc": "usr/bin/tc", "sbin/bridge": "
 _NOT_KEPT = (
     r"adduser|coreutils|dpkg|gcc-.*-base|initramfs-tools.*|iso-codes|klibc-utils|udev|passwd|qemu-system-data|tar"
 )
-_NOT_OF_PYTHON = frozenset({"test", "lib2to3", "pydoc_data", "ensurepip", "idlelib", "turtledemo", "unittest"})
+_NOT_OF_PYTHON = frozenset({"test", "lib2to3", "pydoc_data", "ensurepip", "idlelib", "turtledemo"})
 _USERS = "carmel-qemu:x:900:900:QEMU:/nonexistent:/bin/false\n"
 _GROUPS = "tty:x:5:\nkvm:x:104:\ncarmel-qemu:x:900:\n"
 # Where each of our files goes; all are scripts.
