@@ -213,6 +213,10 @@ class MachinePaths:
     def agent_socket(self) -> Path:
         return self.runtime / "agent"
 
+    def key_folder(self, name: str) -> Path:
+        """The key of one of the VM's connections by TLS, for its QEMU only."""
+        return self.runtime / name
+
     def network_socket(self, index: int) -> Path:
         return self.runtime / f"net{index}"
 

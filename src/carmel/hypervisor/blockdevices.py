@@ -7,9 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from carmel.errors import Refused
-from carmel.hypervisor.config import DiskConfig, MachineConfig
+from carmel.hypervisor.config import AnyDisk, FunctionDiskConfig, MachineConfig, NbdDiskConfig
+from carmel.hypervisor.devices import (
+    Device,
+    DeviceKind,
+    disk_port,
+    file_nodes,
+    function_options,
+    key_object,
+    node_names,
+    nodes_of,
+    port_options,
+)
 from carmel.hypervisor.layers import Layer
 from carmel.hypervisor.slots import Slots
+from carmel.paths import MachinePaths
 from carmel.resources.virtualmachine import DiskBus
 
 _PORTS_PER_USB = 15
@@ -17,31 +29,60 @@ _PORTS_PER_USB = 15
 _USB_CONTROLLERS = 2
 
 
-def disk_arguments(config: MachineConfig, layers: Mapping[str, Sequence[Layer]], slots: Slots) -> list[str]:
+def disk_arguments(
+    config: MachineConfig, layers: Mapping[str, Sequence[Layer]], paths: MachinePaths, slots: Slots
+) -> tuple[list[str], list[Device]]:
     """Every disk and CD-ROM, and the controllers they need. Booting tries disks first, in their order."""
     words = _controllers(config.disks, slots)
     on_bus = dict.fromkeys(DiskBus, 0)
+    devices = []
     for index, disk in enumerate(config.disks):
-        words += _nodes(f"disk{index}", layers[disk.name], read_only=disk.read_only)
-        device = {
-            "id": f"disk{index}-dev",
-            "drive": f"disk{index}",
-            "serial": disk.serial,
-            "bootindex": index + 1,
-            **_on_bus(disk.bus, on_bus[disk.bus], slots),
-        }
-        on_bus[disk.bus] += 1
-        words += ["-device", _json(device)]
+        device = _device(index, disk, layers.get(disk.name, ()))
+        devices.append(device)
+        boot = {"bootindex": index + 1}
+        if isinstance(disk, FunctionDiskConfig):
+            words += ["-device", _json(port_options(disk_port(index), slots.disk()))]
+            options = function_options(disk.function, device.id, {**boot, "bus": device.port})
+        else:
+            words += _backend(disk, device, layers.get(disk.name, ()), paths)
+            place = _on_bus(disk.bus, on_bus[disk.bus], slots)
+            options = {"id": device.id, "drive": device.nodes[0], "serial": disk.serial, **boot, **place}
+            on_bus[disk.bus] += 1
+        words += ["-device", _json(options)]
     for index, path in enumerate(config.cdroms):
         words += _cdrom(index, path, len(config.disks) + index + 1, slots)
+    return words, devices
+
+
+def _device(index: int, disk: AnyDisk, layers: Sequence[Layer]) -> Device:
+    node = f"disk{index}"
+    function = disk.function if isinstance(disk, FunctionDiskConfig) else None
+    return Device(
+        kind=DeviceKind.DISK,
+        name=disk.name,
+        id=f"{node}-dev",
+        port=disk_port(index) if function is not None else None,
+        nodes=node_names(disk, node, layers),
+        objects=(f"{node}-tls",) if isinstance(disk, NbdDiskConfig) else (),
+        function=function,
+    )
+
+
+def _backend(disk: AnyDisk, device: Device, layers: Sequence[Layer], paths: MachinePaths) -> list[str]:
+    words = []
+    if isinstance(disk, NbdDiskConfig):
+        words += ["-object", _json(key_object(disk, device, str(paths.key_folder(device.objects[0]))))]
+    for node in nodes_of(disk, device, layers):
+        words += ["-blockdev", _json(node)]
     return words
 
 
-def _controllers(disks: Sequence[DiskConfig], slots: Slots) -> list[str]:
+def _controllers(disks: Sequence[AnyDisk], slots: Slots) -> list[str]:
     words = []
-    if any(disk.bus is DiskBus.SCSI for disk in disks):
+    buses = [disk.bus for disk in disks if not isinstance(disk, FunctionDiskConfig)]
+    if DiskBus.SCSI in buses:
         words += ["-device", _json({"driver": "virtio-scsi-pci", "id": "scsi", **slots.fixed("scsi")})]
-    on_usb = sum(disk.bus is DiskBus.USB for disk in disks)
+    on_usb = buses.count(DiskBus.USB)
     if on_usb > _PORTS_PER_USB * _USB_CONTROLLERS:
         raise Refused("a VM has at most 30 disks on USB", code="TooManyDevices", field="spec.disks")
     for index in range(-(-on_usb // _PORTS_PER_USB)):
@@ -63,33 +104,6 @@ def _on_bus(bus: DiskBus, index: int, slots: Slots) -> dict[str, object]:
             return {"driver": "usb-storage", "bus": f"usb{controller}.0", "port": str(port + 1)}
 
 
-def _nodes(name: str, layers: Sequence[Layer], *, read_only: bool) -> list[str]:
-    """Node ``name`` with those it stands on, the base first. What is flushed is on the disk; nothing is synced else."""
-    words = []
-    for depth, layer in reversed(list(enumerate(layers))):
-        node = _layer_name(name, depth)
-        fixed = read_only or depth > 0
-        # Locks are taken even where QEMU thinks the file system might not have them: no disk has two writers.
-        driver = "host_device" if layer.block_device else "file"
-        file: dict[str, object] = {"driver": driver, "filename": str(layer.path), "locking": "on", "discard": "unmap"}
-        entry: dict[str, object] = {
-            "driver": layer.format,
-            "node-name": node,
-            "read-only": fixed,
-            "discard": "unmap",
-            "file": {**file, "node-name": f"{node}-file", "read-only": fixed},
-        }
-        if layer.format == "qcow2":
-            # Named or null: QEMU follows no name in a header by itself.
-            entry["backing"] = _layer_name(name, depth + 1) if depth + 1 < len(layers) else None
-        words += ["-blockdev", _json(entry)]
-    return words
-
-
-def _layer_name(name: str, depth: int) -> str:
-    return name if depth == 0 else f"{name}-base{depth}"
-
-
 def _cdrom(index: int, path: Path, boot_index: int, slots: Slots) -> list[str]:
     """A read-only virtio disk: every kernel that starts here has its driver, not every one has SCSI's CD-ROM."""
     node = f"cdrom{index}"
@@ -100,7 +114,8 @@ def _cdrom(index: int, path: Path, boot_index: int, slots: Slots) -> list[str]:
         "bootindex": boot_index,
         **slots.cdrom(index),
     }
-    return [*_nodes(node, [Layer(path, "raw")], read_only=True), "-device", _json(device)]
+    (entry,) = file_nodes([node], [Layer(path, "raw")], read_only=True)
+    return ["-blockdev", _json(entry), "-device", _json(device)]
 
 
 def _json(values: Mapping[str, object]) -> str:

@@ -18,14 +18,22 @@ from carmel.hypervisor import guestmemory
 from carmel.hypervisor.abilities import QemuAbilities
 from carmel.hypervisor.arch import Architecture
 from carmel.hypervisor.blockdevices import disk_arguments
-from carmel.hypervisor.config import Accelerator, KernelFirmware, MachineConfig, NicConfig, UefiFirmware
+from carmel.hypervisor.config import Accelerator, KernelFirmware, MachineConfig, UefiFirmware
+from carmel.hypervisor.devices import (
+    Device,
+    DeviceKind,
+    check_functions,
+    hot_plug_port,
+    nic_options,
+    nic_port,
+    port_options,
+)
 from carmel.hypervisor.firmware import FirmwareFiles
 from carmel.hypervisor.layers import Layer
 from carmel.hypervisor.slots import Slots, hot_plug_ports
 from carmel.paths import MachinePaths
 
 AGENT_PORT = "org.qemu.guest_agent.0"
-_HOT_PLUG_CHASSIS, _NIC_CHASSIS = 1, 16
 _NO_KVM = Kvm(present=False)
 _CROWD = 4
 """More emulated vCPUs than this for each host CPU share one thread. Each with a thread of its own, they wait for each
@@ -66,11 +74,12 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """``argv`` and the decisions in it that people want to see."""
+    """``argv`` and the decisions in it that people want to see. ``devices``: what it has of NICs and disks."""
 
     argv: tuple[str, ...]
     machine_type: str
     cpu_model: str
+    devices: tuple[Device, ...] = ()
 
 
 def option(value: str) -> str:
@@ -100,7 +109,10 @@ def command_line(
     if config.cpu.count > most:
         raise Refused(f"{machine_type} takes at most {most} vCPUs", code="TooManyCPUs", field="spec.cpu.count")
     cpu_model = arch.cpu_model(config, qemu, platform.accelerator)
+    check_functions(config, qemu)
     slots = Slots(iommu=config.iommu)
+    nic_words, nics = _nics(config, slots)
+    disk_words, disks = disk_arguments(config, layers, paths, slots)
     argv = [
         str(qemu.binary),
         "-no-user-config",
@@ -113,13 +125,13 @@ def command_line(
         *_policies(qemu),
         *_channels(paths, start, slots),
         *_random_and_panic(qemu, slots),
-        *(word for index, nic in enumerate(config.nics) for word in _nic(index, nic, slots, own_port=config.iommu)),
-        *disk_arguments(config, layers, slots),
+        *nic_words,
+        *disk_words,
         *_hot_plug_ports(slots, config),
         *(["-S"] if start.paused or start.incoming else []),
         *(["-incoming", "defer"] if start.incoming else []),
     ]
-    return CommandLine(tuple(argv), machine_type, cpu_model)
+    return CommandLine(tuple(argv), machine_type, cpu_model, (*nics, *disks))
 
 
 def _identity(config: MachineConfig, start: Start) -> list[str]:
@@ -239,49 +251,34 @@ def _random_and_panic(qemu: QemuAbilities, slots: Slots) -> list[str]:
     return words
 
 
-def _nic(index: int, nic: NicConfig, slots: Slots, *, own_port: bool) -> list[str]:
-    """``own_port``: it sits behind a port, is a group of its own to the guest's IOMMU, and can be unplugged."""
-    words = ["-netdev", as_json({**nic.netdev, "id": f"net{index}"})]
-    if own_port:
-        words += ["-device", as_json(_port(f"nicport{index}", _NIC_CHASSIS + index, slots.nic(index), bare=True))]
-        place: dict[str, object] = {"iommu_platform": True, "disable-legacy": "on", "bus": f"nicport{index}"}
-    else:
+def _nics(config: MachineConfig, slots: Slots) -> tuple[list[str], list[Device]]:
+    words, devices = [], []
+    for index, nic in enumerate(config.nics):
+        # Behind a port of its own it is a group of its own to the guest's IOMMU, and can be unplugged.
+        alone = config.iommu or nic.function is not None
+        device = Device(
+            kind=DeviceKind.NIC,
+            name=nic.name,
+            id=f"nic{index}",
+            port=nic_port(index) if alone else None,
+            netdev=f"net{index}" if nic.function is None else None,
+            function=nic.function,
+        )
+        devices.append(device)
+        if device.netdev is not None:
+            words += ["-netdev", as_json({**nic.netdev, "id": device.netdev})]
         place = slots.nic(index)
-    device = {
-        "driver": "virtio-net-pci",
-        "id": f"nic{index}",
-        "netdev": f"net{index}",
-        "mac": nic.mac,
-        # No boot ROM: it is x86 code, or slow; UEFI has its own driver.
-        "romfile": "",
-        **_queues(nic),
-        **place,
-    }
-    return [*words, "-device", as_json(device)]
-
-
-def _queues(nic: NicConfig) -> dict[str, object]:
-    """An interrupt for each queue, receiving and sending, and two more: configuration and control queue (virtio
-    specification, "Network Device", virtqueues)."""
-    return {"mq": True, "vectors": 2 * nic.queues + 2} if nic.queues > 1 else {}
+        if device.port is not None:
+            words += ["-device", as_json(port_options(device.port, place, bare=config.iommu))]
+            place = {"bus": device.port}
+        words += ["-device", as_json(nic_options(nic, device, place, iommu=config.iommu))]
+    return words, devices
 
 
 def _hot_plug_ports(slots: Slots, config: MachineConfig) -> list[str]:
     """Devices on the root bus cannot be plugged while the guest runs: these ports wait for them."""
     words = []
     for index in range(hot_plug_ports(iommu=config.iommu)):
-        port = _port(f"port{index}", _HOT_PLUG_CHASSIS + index, slots.port(index), bare=config.iommu)
-        words += ["-device", as_json(port)]
+        options = port_options(hot_plug_port(index), slots.port(index), bare=config.iommu)
+        words += ["-device", as_json(options)]
     return words
-
-
-def _port(name: str, chassis: int, place: Mapping[str, object], *, bare: bool) -> dict[str, object]:
-    """A port that one device can be plugged into. ``bare``: firmware keeps none of the 64 KiB of I/O ports for it: they
-    would not do for sixteen, 4 KiB each, and no device behind it has any."""
-    return {
-        "driver": "pcie-root-port",
-        "id": name,
-        "chassis": chassis,
-        **({"io-reserve": 0} if bare else {}),
-        **place,
-    }

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from carmel.hypervisor.psk import Psk
 from carmel.resources.virtualmachine import DiskBus
 
 
@@ -84,7 +85,7 @@ class KernelFirmware:
 
 @dataclass(frozen=True, slots=True)
 class DiskConfig:
-    """One disk. ``serial`` is what the guest sees in /dev/disk/by-id."""
+    """One disk in a file, or a block device of the host. ``serial`` is what the guest sees in /dev/disk/by-id."""
 
     name: str
     bus: DiskBus
@@ -92,6 +93,35 @@ class DiskConfig:
     format: Literal["qcow2", "raw"]
     serial: str
     read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NbdDiskConfig:
+    """One disk that an NBD server exports, by TLS: ``psk`` is how both know each other.
+
+    While the server is away, reads and writes wait, and fail after ``stall_seconds``.
+    """
+
+    name: str
+    bus: DiskBus
+    host: str
+    port: int
+    export: str
+    psk: Psk
+    serial: str
+    stall_seconds: int = 600
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionDiskConfig:
+    """One disk that is a PCI function of the host (an NVMe controller), driven by vfio-pci, by its PCI address."""
+
+    name: str
+    function: str
+
+
+AnyDisk = DiskConfig | NbdDiskConfig | FunctionDiskConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +167,7 @@ class MachineConfig:
     cpu: CpuConfig
     memory_bytes: int
     firmware: UefiFirmware | KernelFirmware
-    disks: tuple[DiskConfig, ...] = ()
+    disks: tuple[AnyDisk, ...] = ()
     cdroms: tuple[Path, ...] = ()
     """Read-only ISO images (the cloud-init seed)."""
     nics: tuple[NicConfig, ...] = ()
@@ -150,3 +180,9 @@ class MachineConfig:
     pinning: Pinning | None = None
     """``None``: its threads may run anywhere."""
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """PCI addresses of the host's functions that the VM gets."""
+        nics = (nic.function for nic in self.nics if nic.function is not None)
+        return (*nics, *(disk.function for disk in self.disks if isinstance(disk, FunctionDiskConfig)))

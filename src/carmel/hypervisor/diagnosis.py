@@ -4,48 +4,101 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from carmel.cpulist import format_cpu_list
 from carmel.errors import CarmelError, Refused
 from carmel.hypervisor.config import MachineConfig
-from carmel.hypervisor.failures import QEMUFailed
+from carmel.hypervisor.failures import QEMUFailed, QMPFailed
 from carmel.units import format_bytes
 
-# (what they say, code, what to do), the first that fits.
-_KNOWN: Sequence[tuple[re.Pattern[str], str, str]] = tuple(
-    (re.compile(pattern, re.IGNORECASE), code, hint)
-    for pattern, code, hint in (
-        (
-            r"host forwarding rule|address already in use|failed to bind",
-            "PortInUse",
-            "another program has the port: choose another hostPort, or leave it out to get a free one",
-        ),
-        (
-            r"failed to get .* lock|is another process using the image",
-            "DiskInUse",
-            "another process has the disk open: stop that first",
-        ),
-        (
-            r"cannot set up guest memory|cannot allocate memory",
-            "InsufficientMemory",
-            "this host has not enough free memory: give the VM less, or stop another",
-        ),
-        (
-            r"could not access kvm|failed to initialize kvm|hv_vm_create|failed to initialize hvf",
-            "NoAccelerator",
-            "the accelerator cannot be used: carmel doctor says why",
-        ),
-        (
-            r"number of smp cpus requested .* exceeds max cpus",
-            "TooManyCPUs",
-            "this host's interrupt controller takes no more (a GICv2: 8): give the VM fewer vCPUs",
-        ),
-        (
-            r"virtualization extensions to the guest cpu",
-            "NestedVirtualizationUnavailable",
-            "leave spec.cpu.nestedVirtualization out: this host's KVM and QEMU cannot nest",
-        ),
-    )
+_OTHERS_IN_GROUP = "its IOMMU group has devices that the host itself uses: only whole groups can be given to VMs"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What they say (a regular expression), and what it means. ``retryable``: it may go by itself."""
+
+    pattern: str
+    code: str
+    hint: str
+    retryable: bool = False
+
+
+# The first that fits. Those of vfio-pci (hw/vfio) and NBD (block/nbd.c, nbd/client.c) quote errors that others mean
+# something else by, so they come first.
+_KNOWN: Sequence[_Known] = (
+    _Known(r"vfio.*no such host device", "FunctionMissing", "was its SmartNIC or drive restarted, or taken out?"),
+    _Known(
+        r"vfio.*no iommu_group found",
+        "NoIOMMU",
+        "switch the IOMMU (SMMU, VT-d, AMD-Vi) on in the firmware, and in the kernel if it was told off",
+    ),
+    _Known(r"vfio.*group \d+ is not viable", "FunctionGroupShared", _OTHERS_IN_GROUP),
+    _Known(
+        r"vfio.*(failed to open /dev/vfio/\d+: device or resource busy|error getting device from group)",
+        "FunctionInUse",
+        "another VM or program has it: stop that first",
+    ),
+    _Known(r"vfio.*failed to open /dev/vfio", "NotPermitted", "functions of the host are given to VMs by root"),
+    _Known(
+        r"vfio.*failed to set iommu for container: operation not permitted",
+        "UnsafeInterrupts",
+        "this host's IOMMU does not keep a function's interrupts apart; where guests are trusted, "
+        "vfio_iommu_type1.allow_unsafe_interrupts=1 on the kernel's command line allows it",
+    ),
+    _Known(
+        r"vfio.*dma_map.*cannot allocate memory",
+        "MemlockTooSmall",
+        "QEMU may not lock so much memory in RAM: LimitMEMLOCK= of carmeld's unit, or limits.conf(5)",
+    ),
+    _Known(
+        r"requested export not available|export '.*' not present|no export named",
+        "NBDExportMissing",
+        "the NBD server is there, but it does not export this disk",
+        retryable=True,
+    ),
+    _Known(
+        r"tls handshake failed|server requires tls|server does not support starttls",
+        "NBDNotTrusted",
+        "the NBD server and this host do not have the same key",
+    ),
+    _Known(
+        r"failed to connect to '.*:\d+'|server dropped connection|failed to read (data|initial magic|option)",
+        "NBDUnreachable",
+        "the NBD server does not answer: is it up?",
+        retryable=True,
+    ),
+    _Known(
+        r"host forwarding rule|address already in use|failed to bind",
+        "PortInUse",
+        "another program has the port: choose another hostPort, or leave it out to get a free one",
+    ),
+    _Known(
+        r"failed to get .* lock|is another process using the image",
+        "DiskInUse",
+        "another process has the disk open: stop that first",
+    ),
+    _Known(
+        r"cannot set up guest memory|cannot allocate memory",
+        "InsufficientMemory",
+        "this host has not enough free memory: give the VM less, or stop another",
+    ),
+    _Known(
+        r"could not access kvm|failed to initialize kvm|hv_vm_create|failed to initialize hvf",
+        "NoAccelerator",
+        "the accelerator cannot be used: carmel doctor says why",
+    ),
+    _Known(
+        r"number of smp cpus requested .* exceeds max cpus",
+        "TooManyCPUs",
+        "this host's interrupt controller takes no more (a GICv2: 8): give the VM fewer vCPUs",
+    ),
+    _Known(
+        r"virtualization extensions to the guest cpu",
+        "NestedVirtualizationUnavailable",
+        "leave spec.cpu.nestedVirtualization out: this host's KVM and QEMU cannot nest",
+    ),
 )
 _NO_HUGE_PAGES = re.compile(r"unable to map backing store|preallocating memory failed", re.IGNORECASE)
 _NO_SUCH_PAGES = re.compile(r"failed to create memfd|failed to resize memfd", re.IGNORECASE)
@@ -59,12 +112,32 @@ def explain(program: str, words: Sequence[str], how: str) -> CarmelError:
     """Why ``program`` ended. ``how`` is its exit status in words."""
     said = [_STAMP.sub("", line) for line in words]
     last = said[-1] if said else "it said nothing"
-    for pattern, code, hint in _KNOWN:
-        for line in reversed(said):
-            if pattern.search(line):
-                return Refused(f"{program} could not start: {line}", code=code, hint=hint)
+    known = recognise(said)
+    if known is not None:
+        line, meaning = known
+        return Refused(
+            f"{program} could not start: {line}", code=meaning.code, hint=meaning.hint, retryable=meaning.retryable
+        )
     hint = "machines/UID/qemu.log below carmeld's state directory holds all that it said"
     return QEMUFailed(f"{program} ended ({how}): {last}", hint=hint)
+
+
+def explain_refusal(refused: QMPFailed, what: str) -> CarmelError:
+    """Why QEMU did not do ``what`` ("plug the NIC eth1") while the VM runs."""
+    known = recognise([refused.message])
+    if known is None:
+        return refused
+    line, meaning = known
+    return Refused(f"QEMU could not {what}: {line}", code=meaning.code, hint=meaning.hint, retryable=meaning.retryable)
+
+
+def recognise(said: Sequence[str]) -> tuple[str, _Known] | None:
+    """The line that tells most, and what it means."""
+    for known in _KNOWN:
+        for line in reversed(said):
+            if re.search(known.pattern, line, re.IGNORECASE):
+                return line, known
+    return None
 
 
 def explain_start(config: MachineConfig, words: Sequence[str], how: str) -> CarmelError:

@@ -11,9 +11,11 @@ from pathlib import Path
 from carmel.errors import Refused
 from carmel.hypervisor import logs
 from carmel.hypervisor.account import Account
-from carmel.hypervisor.config import KernelFirmware, MachineConfig, UefiFirmware
+from carmel.hypervisor.config import DiskConfig, KernelFirmware, MachineConfig, UefiFirmware
+from carmel.hypervisor.files import write_atomically
 from carmel.hypervisor.firmware import FirmwareFiles, make_variables
 from carmel.hypervisor.layers import Layer
+from carmel.hypervisor.psk import Psk
 from carmel.paths import SOCKET_PATH_MAX_BYTES, MachinePaths
 
 
@@ -43,23 +45,37 @@ def prepare(
         if not paths.nvram.exists():
             make_variables(firmware.variables, paths.nvram)
         account.give(paths.nvram)
-    for path in _only_read(config, layers):
+    for path in _only_read(config):
         account.show(path)
     for disk in config.disks:
-        if not disk.read_only:
-            account.give(layers[disk.name][0].path)
+        if isinstance(disk, DiskConfig):
+            open_layers(layers[disk.name], account, read_only=disk.read_only)
 
 
-def _only_read(config: MachineConfig, layers: Mapping[str, Sequence[Layer]]) -> Iterable[Path]:
+def open_layers(layers: Sequence[Layer], account: Account, *, read_only: bool) -> None:
+    """Open a disk's files to QEMU: the first to be written, unless it is ``read_only``, the others to be read."""
+    for depth, layer in enumerate(layers):
+        if depth > 0 or read_only:
+            account.show(layer.path)
+        else:
+            account.give(layer.path)
+
+
+def write_key(folder: Path, psk: Psk, account: Account) -> None:
+    """A key of TLS, for QEMU's account and nobody else; where GnuTLS looks for it."""
+    folder.mkdir(exist_ok=True, mode=0o700)
+    file = folder / "keys.psk"
+    write_atomically(file, psk.line, mode=0o400)
+    for place in (file, folder):
+        account.give(place)
+
+
+def _only_read(config: MachineConfig) -> Iterable[Path]:
     if isinstance(config.firmware, KernelFirmware):
         yield config.firmware.kernel
         if config.firmware.initrd is not None:
             yield config.firmware.initrd
     yield from config.cdroms
-    for disk in config.disks:
-        for depth, layer in enumerate(layers[disk.name]):
-            if depth > 0 or disk.read_only:
-                yield layer.path
 
 
 def listen(path: Path) -> socket.socket:

@@ -15,13 +15,14 @@ from carmel.errors import CarmelError, InsufficientStorage, Refused
 from carmel.hypervisor import logs, savedstate
 from carmel.hypervisor.account import Account
 from carmel.hypervisor.commandline import CommandLine, Platform, Sockets, Start, command_line
-from carmel.hypervisor.config import Helper, MachineConfig
+from carmel.hypervisor.config import DiskConfig, Helper, MachineConfig, NbdDiskConfig
 from carmel.hypervisor.diagnosis import exit_in_words, explain_start
-from carmel.hypervisor.directory import listen, prepare, remove_runtime
+from carmel.hypervisor.directory import listen, prepare, remove_runtime, write_key
 from carmel.hypervisor.failures import QEMUFailed, QEMUNotAnswering
 from carmel.hypervisor.guestmemory import start_seconds
 from carmel.hypervisor.helpers import wait_until_ready
 from carmel.hypervisor.layers import disk_layers
+from carmel.hypervisor.memlock import locked_bytes
 from carmel.hypervisor.pinning.abilities import Means
 from carmel.hypervisor.pinning.gate import Gate
 from carmel.hypervisor.pinning.holding import check_pinning, pin
@@ -83,7 +84,7 @@ class Launching:
         if self.config.pinning is not None:
             check_pinning(self.config.pinning, self.config.cpu.count)
             self.around.pinner.require(self.config.pinning)
-        layers = {disk.name: disk_layers(disk) for disk in self.config.disks}
+        layers = {disk.name: disk_layers(disk) for disk in self.config.disks if isinstance(disk, DiskConfig)}
         if self.restore and not self._paths.saved_state.exists():
             raise Refused("there is no saved state to restore", code="NoSavedState")
         prepare(self._paths, self.config, layers, self.platform.firmware, self.account)
@@ -98,11 +99,21 @@ class Launching:
             line = command_line(self.config, self.platform, self._paths, start, layers)
             record = self._record(launch_id, line)
             record.save(self._paths.launch_record)
+            self._hand_over(record)
         except BaseException:
             for listener in listeners:
                 listener.close()
             raise
         return record, listeners
+
+    def _hand_over(self, record: LaunchRecord) -> None:
+        """What QEMU's account is given for this run only, by the record: so it is taken back whatever happens."""
+        keys = {disk.name: disk.psk for disk in self.config.disks if isinstance(disk, NbdDiskConfig)}
+        for device in record.devices or ():
+            for name in device.objects:
+                write_key(self._paths.key_folder(name), keys[device.name], self.account)
+            if device.function is not None:
+                self.around.groups.hand_over(device.function, self.account)
 
     def _record(self, launch_id: str, line: CommandLine) -> LaunchRecord:
         return LaunchRecord(
@@ -117,6 +128,8 @@ class Launching:
             helpers=tuple(HelperRecord(helper.name, helper.argv) for helper in self._helpers()),
             log_offset=logs.size_of(self._paths.qemu_log),
             pinning=self.config.pinning,
+            devices=line.devices,
+            iommu=self.config.iommu,
         )
 
     def _helpers(self) -> list[Helper]:
@@ -171,7 +184,8 @@ class Launching:
     def _what(self, argv: Sequence[str], descriptors: Sequence[int] = ()) -> Spawn:
         cpus = self.around.pinner.start_on(self.config.pinning)
         account = self.account.joining(nic.group for nic in self.config.nics if nic.group is not None)
-        return Spawn(argv, self._paths.qemu_log, account, descriptors, cpus)
+        locked = locked_bytes(self.config.memory_bytes) if self.config.functions else None
+        return Spawn(argv, self._paths.qemu_log, account, descriptors, cpus, locked)
 
     @property
     def _title(self) -> str:
@@ -218,6 +232,7 @@ class Launching:
         await asyncio.to_thread(self._paths.saved_state.unlink)
 
     def _clean(self) -> None:
+        self.around.groups.take_back(self.config.functions)
         remove_runtime(self._paths)
         with contextlib.suppress(OSError):
             self._paths.launch_record.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from carmel.hypervisor.failures import not_running
 from carmel.hypervisor.firmware import find_firmware
 from carmel.hypervisor.launching import Launching
 from carmel.hypervisor.machine import MachineChange, MachineState
+from carmel.hypervisor.passthrough import VfioGroups
 from carmel.hypervisor.pinning import Pinner
 from carmel.hypervisor.processes import ProcessTable, process_table
 from carmel.hypervisor.qemu_machine import QemuMachine, Surroundings
@@ -53,6 +54,7 @@ class QemuHypervisor:
         user: str = DEFAULT_USER,
         table: ProcessTable | None = None,
         kvm: Kvm | None = None,
+        groups: VfioGroups | None = None,
     ) -> None:
         self._paths = paths
         self._runner = runner
@@ -61,6 +63,7 @@ class QemuHypervisor:
         self._user = user
         self._table = table or process_table()
         self._kvm = kvm or Kvm(present=False)
+        self._groups = groups or VfioGroups()
         self._changes = Changes()
         self._machines: dict[str, QemuMachine] = {}
         self._hubs: dict[str, ConsoleHub] = {}
@@ -173,7 +176,15 @@ class QemuHypervisor:
         return await asyncio.shield(self._pinner)
 
     def _surroundings(self, uid: str, pinner: Pinner) -> Surroundings:
-        return Surroundings(self._paths.machine(uid), self._table, self._changes.tell, self._gone, pinner)
+        return Surroundings(
+            paths=self._paths.machine(uid),
+            table=self._table,
+            changed=self._changes.tell,
+            gone=self._gone,
+            pinner=pinner,
+            groups=self._groups,
+            account=lambda: Account.for_daemon(self._user),
+        )
 
     async def _gone(self, uid: str) -> None:
         self._machines.pop(uid, None)

@@ -16,11 +16,13 @@ from typing import Any
 
 from carmel.errors import CarmelError, Refused
 from carmel.hypervisor import guestagent, logs, savedstate
+from carmel.hypervisor.account import Account
 from carmel.hypervisor.config import Pinning
 from carmel.hypervisor.directory import remove_runtime
 from carmel.hypervisor.failures import QEMUNotAnswering, not_running
 from carmel.hypervisor.files import sync_directory
 from carmel.hypervisor.machine import Launch, MachineState
+from carmel.hypervisor.passthrough import VfioGroups
 from carmel.hypervisor.pinning import Cpuset, Pinner, holding
 from carmel.hypervisor.processes import ProcessTable
 from carmel.hypervisor.qmp import ANSWER_SECONDS, QmpConnection, QmpEvent
@@ -47,6 +49,9 @@ class Surroundings:
     gone: Callable[[str], Awaitable[None]]
     """Called with the uid when nothing is left of the run."""
     pinner: Pinner
+    groups: VfioGroups
+    account: Callable[[], Account]
+    """Who QEMU runs as. Raises ``Refused`` (``UserMissing``)."""
 
 
 class QemuMachine:
@@ -293,6 +298,7 @@ class QemuMachine:
         self.record.save(self.paths.launch_record)
 
     def _remove(self) -> None:
+        self._around.groups.take_back(self.record.functions)
         remove_runtime(self.paths)
         self.paths.launch_record.unlink(missing_ok=True)
         if self.paths.state.is_dir():

@@ -8,7 +8,7 @@ nothing anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from carmel.errors import CarmelError
 from carmel.hypervisor.config import Accelerator, Pinning
+from carmel.hypervisor.devices import Device, DeviceKind
 from carmel.hypervisor.files import write_atomically
 from carmel.hypervisor.machine import Launch
 
@@ -71,6 +72,14 @@ class LaunchRecord:
     log_offset: int = 0
     """Where this run's words begin in ``qemu.log``."""
     pinning: Pinning | None = None
+    devices: tuple[Device, ...] | None = None
+    """The NICs and disks that it has. ``None``: it was started before they were recorded, and none can be unplugged."""
+    iommu: bool = False
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """PCI addresses of the host's functions that it has."""
+        return tuple(device.function for device in self.devices or () if device.function is not None)
 
     def to_launch(self) -> Launch:
         return Launch(
@@ -125,9 +134,34 @@ def _parse(data: Mapping[str, Any], uid: str) -> LaunchRecord:
         ),
         ending=Ending(str(ending["reason"]), str(ending["message"])) if ending else None,
         log_offset=int(data["log_offset"]),
-        # Records of before there was placement do not have it.
+        # Older records have none of these.
         pinning=_pinning(data.get("pinning")),
+        devices=_devices(data.get("devices")),
+        iommu=bool(data.get("iommu", False)),
     )
+
+
+def _devices(data: Sequence[Mapping[str, Any]] | None) -> tuple[Device, ...] | None:
+    if data is None:
+        return None
+    return tuple(
+        Device(
+            kind=DeviceKind(one["kind"]),
+            name=str(one["name"]),
+            id=str(one["id"]),
+            port=_text(one["port"]),
+            netdev=_text(one["netdev"]),
+            nodes=tuple(map(str, one["nodes"])),
+            objects=tuple(map(str, one["objects"])),
+            function=_text(one["function"]),
+            plugged=bool(one["plugged"]),
+        )
+        for one in data
+    )
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _pinning(data: Mapping[str, Any] | None) -> Pinning | None:

@@ -37,7 +37,7 @@ async def save(machine: QemuMachine) -> None:
         raise Refused(
             f"the VM cannot be suspended: {blockers[0]}",
             code="NonMigratableDevice",
-            hint="an NVMe disk's state cannot be saved: use the bus virtio or scsi",
+            hint=_instead(blockers[0]),
         )
     paths, ran = machine.paths, machine.state is MachineState.RUNNING
     part = paths.saved_state_in_progress
@@ -51,6 +51,12 @@ async def save(machine: QemuMachine) -> None:
             if not ran:
                 await machine.execute("stop")
         raise
+
+
+def _instead(blocker: str) -> str:
+    if "vfio" in blocker.lower():
+        return "the state of a function of the host cannot be saved: unplug it, or power the VM off"
+    return "an NVMe disk's state cannot be saved: use the bus virtio or scsi"
 
 
 async def undo(machine: QemuMachine) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from carmel.cpulist import format_cpu_list
 from carmel.errors import Refused
 from carmel.hypervisor.account import Account
+from carmel.hypervisor.memlock import children_may_lock
 from carmel.hypervisor.pinning.failures import cannot_pin
 
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
@@ -31,15 +32,18 @@ class Spawn:
     account: Account
     pass_fds: Sequence[int] = ()
     cpus: Sequence[int] | None = None
+    locked_bytes: int | None = None
+    """What it must be allowed to lock in RAM; ``None``: no more than we are."""
 
 
 def spawn(what: Spawn) -> subprocess.Popen[bytes]:
-    """Start it. The caller reaps it. Raises ``Refused`` (``ProgramMissing``, ``NotPermitted``, ``CannotPin``)."""
+    """Start it. The caller reaps it. Raises ``Refused`` (``ProgramMissing``, ``NotPermitted``, ``CannotPin``,
+    ``MemlockTooSmall``)."""
     account = what.account
     _no_core_dumps()
     log = os.open(what.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        with _on_cpus(what.cpus):
+        with _on_cpus(what.cpus), children_may_lock(what.locked_bytes):
             process = subprocess.Popen(
                 what.argv,
                 stdin=subprocess.DEVNULL,

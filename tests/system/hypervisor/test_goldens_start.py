@@ -14,16 +14,18 @@ from pathlib import Path
 import pytest
 
 from carmel.hypervisor.abilities import QemuAbilities, find_abilities
+from carmel.hypervisor.account import Account
 from carmel.hypervisor.arch import architecture
 from carmel.hypervisor.config import Accelerator
-from carmel.hypervisor.directory import listen
+from carmel.hypervisor.directory import listen, write_key
 from carmel.hypervisor.firmware import FLASH_BYTES
 from carmel.hypervisor.qmp import QmpConnection
 from carmel.paths import Paths
 from carmel.run import SystemRunner
 from carmel.storage.build import KernelBundle
+from tests.nbdserver import NbdServer
 from tests.unit.hypervisor.cases import HERE as UNIT
-from tests.unit.hypervisor.cases import ROOT, VERSIONS, Case, as_argv, cases
+from tests.unit.hypervisor.cases import NBD_DISK, ROOT, VERSIONS, Case, as_argv, cases
 
 GOLDENS = [case for case in cases() if case.accelerator is Accelerator.TCG]
 
@@ -33,6 +35,17 @@ def place() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="carmel-golden-"))
     yield directory
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def far(place: Path) -> Iterator[NbdServer]:
+    """The server of the disk that is far away."""
+    server = NbdServer(place, NBD_DISK.export, NBD_DISK.psk)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 def furnish(place: Path, bundle: KernelBundle) -> None:
@@ -73,6 +86,10 @@ async def test_golden_starts(
     text = re.sub(r'"host-nodes":\[\d\]', '"host-nodes":[0]', text)
     if "hugepages" in case.shape:
         request.getfixturevalue("huge_pages")
+    if case.shape == "nbd":
+        far: NbdServer = request.getfixturevalue("far")
+        text = text.replace(f'"{NBD_DISK.host}","port":"{NBD_DISK.port}"', f'"127.0.0.1","port":"{far.port}"')
+        write_key(place / "run/disk2-tls", NBD_DISK.psk, Account())
     with ExitStack() as stack:
         sockets: dict[str, socket.socket] = {}
         for number, name in (("101", "qmp"), ("102", "serial"), ("103", "agent")):

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from carmel.smartnic.nvme.exporter import Psk
+from carmel.hypervisor.psk import Psk
 
 
 def tell(client: subprocess.Popen[str], *commands: str) -> None:

@@ -18,13 +18,13 @@ import pytest
 from carmel.errors import CarmelError
 from carmel.hypervisor.account import Account
 from carmel.hypervisor.processes import process_table
+from carmel.hypervisor.psk import Psk
 from carmel.hypervisor.qmp import QmpConnection
 from carmel.hypervisor.record import ProcessId
 from carmel.paths import Paths
 from carmel.run import SystemRunner
 from carmel.smartnic.nvme.emulated import EmulatedNvme
 from carmel.smartnic.nvme.export import Listen, below
-from carmel.smartnic.nvme.exporter import Psk
 from carmel.smartnic.nvme.functions import Limits, Show
 from carmel.units import MIB
 from tests.fakes.nvme_contract import CONTRACT, OTHER, UID, Check, Subject

@@ -19,14 +19,17 @@ from carmel.hypervisor.config import (
     Accelerator,
     CpuConfig,
     DiskConfig,
+    FunctionDiskConfig,
     GuestNodeConfig,
     KernelFirmware,
     MachineConfig,
+    NbdDiskConfig,
     NicConfig,
     UefiFirmware,
 )
 from carmel.hypervisor.firmware import FirmwareFiles
 from carmel.hypervisor.layers import Layer
+from carmel.hypervisor.psk import Psk
 from carmel.paths import MachinePaths
 from carmel.resources.virtualmachine import DiskBus
 from carmel.units import MIB
@@ -36,6 +39,9 @@ ROOT = Path("/golden")
 SOCKETS = Sockets(qmp=101, serial=102, agent=103)
 PATHS = MachinePaths(state=ROOT / "state", runtime=ROOT / "run")
 VERSIONS = ("7.2", "10.0")
+NBD_DISK = NbdDiskConfig(
+    "far", DiskBus.NVME, "192.168.100.2", 10809, "disk,ro", Psk("host", "0123456789abcdef" * 4), "far", 60
+)
 UID = "3b241101-e2bb-4255-8caf-4136c566a962"
 
 
@@ -53,6 +59,8 @@ SHAPES: Mapping[str, Sequence[Accelerator]] = {
     "nested": (Accelerator.KVM, Accelerator.TCG),
     "gicv2": tuple(Accelerator),
     "iommu": tuple(Accelerator),
+    "nbd": tuple(Accelerator),
+    "functions": (Accelerator.KVM,),
     "wide": (Accelerator.KVM, Accelerator.TCG),
 }
 """What a machine is like, and the accelerators that it is made for."""
@@ -115,6 +123,13 @@ def shaped(shape: str, *, uefi: bool = False) -> MachineConfig:
         case "iommu":
             second = NicConfig("b", "52:54:00:12:34:57", {"type": "user"})
             return replace(config, iommu=True, nics=(*config.nics, second))
+        case "nbd":
+            return replace(config, disks=(*config.disks, NBD_DISK))
+        case "functions":
+            nic = NicConfig("b", "52:54:00:12:34:57", {}, function="0000:01:00.1")
+            return replace(
+                config, nics=(*config.nics, nic), disks=(*config.disks, FunctionDiskConfig("drive", "0000:02:00.0"))
+            )
         case "gicv2":
             return replace(config, cpu=replace(config.cpu, gic_version=2))
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from carmel.hypervisor import logs
 from carmel.hypervisor.abilities import find_abilities
 from carmel.hypervisor.accelerator import HostSystem, choose_accelerator
 from carmel.hypervisor.config import Accelerator
+from carmel.hypervisor.devices import Device, DeviceKind
 from carmel.hypervisor.diagnosis import explain
 from carmel.hypervisor.failures import QEMUFailed, QEMUTooOld
 from carmel.hypervisor.machine import MachineState
@@ -42,7 +44,21 @@ RECORD = LaunchRecord(
     boot_id="this boot",
     process=ProcessId(7, "99"),
     helpers=(HelperRecord("passt", ("passt", "-f"), ProcessId(6, "98")),),
+    devices=(
+        Device(DeviceKind.NIC, "eth0", "nic0", "nicport0", netdev="net0", function="0000:01:00.1"),
+        Device(DeviceKind.DISK, "root", "disk0-dev", None, nodes=("a", "b"), objects=("c",), plugged=False),
+    ),
+    iommu=True,
 )
+
+
+def test_a_record_of_an_older_version_is_read(tmp_path: Path) -> None:
+    RECORD.save(tmp_path / "launch.json")
+    data = json.loads((tmp_path / "launch.json").read_text())
+    for name in ("pinning", "devices", "iommu"):
+        del data[name]
+    (tmp_path / "launch.json").write_text(json.dumps(data))
+    assert LaunchRecord.load(tmp_path / "launch.json", uid="u") == replace(RECORD, devices=None, iommu=False)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +117,17 @@ def test_termination(state: MachineState, record: LaunchRecord, boot: str, expec
         ('Failed to get "write" lock', "DiskInUse"),
         ("cannot set up guest memory 'mach-virt.ram': Cannot allocate memory", "InsufficientMemory"),
         ("Could not access KVM kernel module: Permission denied", "NoAccelerator"),
+        ("vfio /sys/bus/pci/devices/0000:99:00.0: no such host device: No such file or directory", "FunctionMissing"),
+        ("vfio 0000:00:00.0: no iommu_group found: No such file or directory", "NoIOMMU"),
+        ("vfio 0000:01:00.0: group 5 is not viable", "FunctionGroupShared"),
+        ("vfio 0000:01:00.0: failed to open /dev/vfio/5: Device or resource busy", "FunctionInUse"),
+        ("vfio 0000:01:00.0: error getting device from group 5: Invalid argument", "FunctionInUse"),
+        ("vfio 0000:01:00.0: failed to open /dev/vfio/5: Permission denied", "NotPermitted"),
+        (
+            "vfio 0000:01:00.0: Failed to set iommu for container: Operation not permitted",
+            "UnsafeInterrupts",
+        ),
+        ("vfio_dma_map(0x5581, 0x40000000, 0x80000000, 0x7f4) = -12 (Cannot allocate memory)", "MemlockTooSmall"),
     ],
 )
 def test_known_failures_get_a_code_and_a_hint(words: str, code: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from carmel.errors import Conflict, Refused
 from carmel.hypervisor.account import Account
 from carmel.hypervisor.processes import ProcessTable
+from carmel.hypervisor.psk import Psk
 from carmel.hypervisor.record import ProcessId
 from carmel.hypervisor.running import Running
 from carmel.paths import Paths, short_hash
@@ -29,7 +30,7 @@ from carmel.smartnic.nvme.export import (
     export_name,
     same_export,
 )
-from carmel.smartnic.nvme.exporter import Exporter, Psk, start, write_keys
+from carmel.smartnic.nvme.exporter import Exporter, start, write_keys
 from carmel.smartnic.nvme.functions import Show
 
 FUNCTIONS = 4

@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from carmel.hypervisor.diagnosis import exit_in_words, explain
 from carmel.hypervisor.files import write_atomically
 from carmel.hypervisor.pinning.scope import move_into_scope, systemd_runs
 from carmel.hypervisor.processes import ProcessTable
+from carmel.hypervisor.psk import Psk
 from carmel.hypervisor.qmp import QmpConnection
 from carmel.hypervisor.record import ProcessId
 from carmel.hypervisor.running import Running
@@ -30,19 +31,6 @@ from carmel.smartnic.nvme.functions import Limits
 
 _START_SECONDS = 20.0
 _POLL_SECONDS = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Psk:
-    """A name and a key (hexadecimal) that both ends have (RFC 4279). No clock is asked, as certificates ask it."""
-
-    username: str
-    key: str = field(repr=False)
-
-    @property
-    def line(self) -> bytes:
-        """As GnuTLS' files of keys have it (psktool(1))."""
-        return f"{self.username}:{self.key}\n".encode()
 
 
 @dataclass(frozen=True, slots=True)

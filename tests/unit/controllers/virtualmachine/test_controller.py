@@ -12,6 +12,7 @@ import pytest
 
 from carmel.controllers.runtime import Key, find_condition
 from carmel.errors import Refused
+from carmel.hypervisor.config import DiskConfig
 from carmel.hypervisor.machine import MachineState
 from carmel.paths import Paths
 from carmel.resources.base import ObjectMeta
@@ -82,7 +83,9 @@ async def test_disk_is_made_and_waited_for(host: Host) -> None:
     assert "w-d" in message(waiting)
     volume = await host.ready_volume("w-d")
     await host.until(reason("Running"))
-    assert host.machine.config.disks[0].path.name == f"{volume.metadata.uid}.qcow2"
+    (disk,) = host.machine.config.disks
+    assert isinstance(disk, DiskConfig)
+    assert disk.path.name == f"{volume.metadata.uid}.qcow2"
     assert (await host.volumes.get(Key("default", "w-d"))).status.used_by == "w"
 
 
