@@ -8,8 +8,8 @@ import re
 
 from carmel.controllers.runtime import Key, Resources, Runtime
 from carmel.errors import Refused
+from carmel.hypervisor.psk import Psk
 from carmel.resources.core import SECRET, Secret
-from carmel.smartnic.nvme.exporter import Psk
 from carmel.smartnic.nvme.fabrics import ChapKeys
 
 SYSTEM_NAMESPACE = "carmel-system"
