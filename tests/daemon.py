@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from carmel.client.api import Client, Selection
@@ -34,6 +34,7 @@ from carmel.paths import Paths
 from tests.api import Api, Predicate
 
 READY_SECONDS = 30.0
+_CARMELD = "import sys; from carmel.daemon import main; sys.exit(main())"
 STOP_SECONDS = 10.0
 
 
@@ -56,12 +57,14 @@ def not_ready_because(reason: str) -> Predicate:
 class Daemon(Api):
     """One state directory and, most of the time, a daemon on it. For one thread."""
 
-    def __init__(self, root: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, root: Path, environ: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> None:
+        """``prefix``: words before the program, of one that becomes it (nsenter)."""
         self.paths = Paths(root / "s", root / "r", root / "c")
         self.log = root / "carmeld.log"
         self.root = root
         self.process: subprocess.Popen[bytes] | None = None
         self.environ = dict(environ or {})
+        self.prefix = tuple(prefix)
         self._client: Client | None = None
 
     # -- the process --------------------------------------------------------------------------------------------
@@ -74,7 +77,7 @@ class Daemon(Api):
             channel.bind(str(address))
             channel.settimeout(0.5)
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "import sys; from carmel.daemon import main; sys.exit(main())", *arguments],
+                [*self.prefix, sys.executable, "-c", _CARMELD, *arguments],
                 env={**self.environment(), "NOTIFY_SOCKET": str(address)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

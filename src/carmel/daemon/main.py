@@ -40,8 +40,8 @@ def set_up_log(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JournalFormatter() if journal else _PlainFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # uvicorn tells each start and stop of its own; asyncio each slow callback of debug mode.
-    for chatty in ("uvicorn", "uvicorn.error", "asyncio", "qemu.qmp"):
+    # uvicorn tells each start and stop of its own; asyncio each slow callback of debug mode; pyroute2 each message.
+    for chatty in ("uvicorn", "uvicorn.error", "asyncio", "qemu.qmp", "pyroute2.netlink"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -11,9 +11,12 @@ from carmel.controllers.nic.facts import NicFacts
 from carmel.controllers.nic.self_status import SelfStatus
 from carmel.controllers.runtime import Runtime
 from carmel.daemon.nicstorage import NicStorage
+from carmel.daemon.nicswitching import NicSwitching
 from carmel.network.host.kernel import Link
 from carmel.network.host.linkevents import LinkEvents
 from carmel.network.host.netlink import Netlink
+from carmel.paths import Paths
+from carmel.run import Runner
 from carmel.smartnic.models.model import SmartNicModel
 
 STOP_SECONDS = 1.0
@@ -24,13 +27,21 @@ class NicControllers:
     """``start`` lets them work, ``stop`` ends them within about a second."""
 
     def __init__(
-        self, runtime: Runtime, facts: NicFacts, model: SmartNicModel, netlink: Netlink, storage: NicStorage
+        self,
+        runtime: Runtime,
+        facts: NicFacts,
+        model: SmartNicModel,
+        netlink: Netlink,
+        paths: Paths,
+        runner: Runner,
+        storage: NicStorage,
     ) -> None:
         self.running = False
         self._runtime = runtime
         self._netlink = netlink
         self._storage = storage
         self._itself = SelfStatus(runtime, facts, model, self._links)
+        self.switching = NicSwitching(runtime, facts, model, self._itself, paths, runner)
         self._link_events = LinkEvents(netlink, self._itself.look_again)
         add_namespace_controller(runtime)
         add_garbage_collector(runtime)
@@ -40,8 +51,10 @@ class NicControllers:
         await self._link_events.start()
         await self._itself.ensure()
         await self._itself.refresh()
+        await self.switching.begin()
         await self._storage.adopt()
         await self._runtime.start()
+        self.switching.start()
         self._events.start()
         self.running = True
 
@@ -50,6 +63,7 @@ class NicControllers:
         self._link_events.stop()
         await self._events.stop()
         await self._runtime.stop(STOP_SECONDS)
+        await self.switching.stop()
         await self._storage.stop()
 
     async def _links(self) -> Mapping[str, Link]:

@@ -50,7 +50,7 @@ class SmartNicDaemon(BaseDaemon):
         options = self._options
         exports = Listen(options.nbd_address, options.nbd_port)
         storage = NicStorage(runtime, facts, model, self._paths, runner, options.qemu_user, exports)
-        controllers = NicControllers(runtime, facts, model, netlink, storage)
+        controllers = NicControllers(runtime, facts, model, netlink, self._paths, runner, storage)
         self._stack.push_async_callback(controllers.stop)
         await controllers.start()
         server = await self._serve(self._app(runtime, controllers, facts.name), runner)
@@ -75,4 +75,5 @@ class SmartNicDaemon(BaseDaemon):
             )
         )
         app.metrics.register(lambda: [*families(runtime.metrics()), node_cpu()])
+        app.metrics.register(lambda: families(controllers.switching.metrics()))
         return app

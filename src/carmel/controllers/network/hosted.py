@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from carmel.controllers.network.hosted_status import Seen, describe, looks_again
-from carmel.controllers.network.hostnetworks import HostNetworks
+from carmel.controllers.network.hostnetworks import Switching
 from carmel.controllers.network.plans import network_plan
 from carmel.controllers.runtime import (
     EventKind,
@@ -28,7 +28,7 @@ _USED_SECONDS = 5.0
 class HostedNetworks:
     """One network at a time: what it needs is made, kept and removed, and its status says how that goes."""
 
-    def __init__(self, runtime: Runtime, host: HostNetworks, resources: Resources[Network]) -> None:
+    def __init__(self, runtime: Runtime, host: Switching, resources: Resources[Network]) -> None:
         self._runtime = runtime
         self._host = host
         self._resources = resources

@@ -32,6 +32,19 @@ class Claim(Protocol):
     def release(self) -> None: ...
 
 
+class Switching(Protocol):
+    """Whoever has a data plane, once it may be used."""
+
+    async def plane(self) -> DataPlane:
+        """Raises ``Refused`` where there can be none, ``Unavailable``."""
+        ...
+
+    @property
+    def begun(self) -> bool:
+        """``plane`` was given: there may be ports."""
+        ...
+
+
 def is_hosted(network: Network) -> bool:
     """Whether this host's own kernel is to switch it."""
     providers = {NetworkProvider.NAT, NetworkProvider.BRIDGE}

@@ -107,7 +107,8 @@ class SelfStatus:
         status.boot_id = self._facts.boot_id
         status.hardware_offload = shown.hardware_offload
         others = [one for one in status.functions or [] if one.kind is not FunctionKind.NET]
-        net = [_function(one, owners.get(one.id)) for one in shown.functions]
+        taken = {one.function for one in shown.representors if one.interface != one.name}
+        net = [_function(one, owners.get(one.id), plugged=one.id in taken) for one in shown.functions]
         status.functions = [*net, *others] or None
         status.representors = [
             RepresentorStatus(
@@ -130,13 +131,14 @@ def _plugged(port: JsonObject) -> Iterator[tuple[str, FunctionOwner]]:
         yield function, FunctionOwner(kind="Port", namespace=metadata["namespace"], name=metadata["name"])
 
 
-def _function(function: Function, owner: FunctionOwner | None) -> FunctionStatus:
+def _function(function: Function, owner: FunctionOwner | None, *, plugged: bool) -> FunctionStatus:
+    """Free is what nobody has any more: a port that was just deleted may still have it."""
     return FunctionStatus(
         id=function.id,
         kind=FunctionKind.NET,
         pci_address=function.pci_address,
         mac=function.mac,
         representor=function.representor,
-        state=FunctionState.FREE if owner is None else FunctionState.PLUGGED,
+        state=FunctionState.PLUGGED if plugged or owner is not None else FunctionState.FREE,
         owner=owner,
     )
