@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from carmel.controllers.firewall_status import Seen, describe
 from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, key_of
-from carmel.errors import CarmelError, NotFound
+from carmel.errors import CarmelError, NotFound, Refused
 from carmel.network.firewall import (
     CompiledPolicy,
     Count,
@@ -79,6 +79,16 @@ class FirewallController:
         if not self._in_force:
             await self._load(await self._ruleset(self._source.bindings()))
 
+    async def admit(self, namespace: str, labels: Mapping[str, str]) -> None:
+        """Have the firewall in force, or be sure that a VM with these labels needs none: no policy selects it, so
+        everything is allowed. Raises ``Refused`` otherwise: its ports would be open that are not to be."""
+        try:
+            await self.prepare()
+        except Refused:
+            selecting = (one.policy for key, one in self._compiled.items() if key.namespace == namespace)
+            if any(policy.spec.vm_selector.matches(labels) for policy in selecting):
+                raise
+
     async def reconcile(self, key: Key) -> float | None:
         if key != ALL:
             self._controller.enqueue_after(ALL, _GATHER_SECONDS)
@@ -86,7 +96,13 @@ class FirewallController:
         ports = self._source.bindings()
         ruleset = await self._ruleset(ports)
         if self._in_force or any(port.interface is not None for port in ports):
-            await self._load(ruleset)
+            try:
+                await self._load(ruleset)
+            except Refused:
+                if self._compiled:
+                    raise
+                # Without a policy nothing is missing where there is no firewall.
+                return None
         counted = await self._data_plane.counters() if self._in_force else {}
         await self._show(ruleset, counted)
         return _COUNT_SECONDS if self._in_force else None
