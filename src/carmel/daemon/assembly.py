@@ -23,6 +23,7 @@ from carmel.controllers.runtime import Runtime
 from carmel.controllers.virtualmachine import Dependencies, LaunchedSpecs, VirtualMachineController
 from carmel.controllers.virtualmachine.nics import NicSources
 from carmel.controllers.volume import VolumeController
+from carmel.controllers.volume_export import Exports
 from carmel.daemon.disks import DatastoreDisks
 from carmel.daemon.hostnetworks import HostNetworking
 from carmel.daemon.offload import Offload
@@ -60,7 +61,8 @@ class Controllers:
         self._url = ""
         user = process_user(qemu_user)
         self._datastore = DatastoreController(runtime, datastores, paths, runner, user)
-        self._volume = VolumeController(runtime, datastores)
+        exports = Exports(datastores, runner, paths.nbd_keys, user)
+        self._volume = VolumeController(runtime, datastores, exports)
         self._image = ImageController(runtime, datastores, ImageSources(paths, runner))
         self.uploads = ImageUploads(runtime, datastores, self._image)
         self.downloads = ImageDownloads(runtime, datastores)
