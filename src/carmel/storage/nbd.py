@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from carmel.units import GIB, MIB
 
 _LIMITS = Limits(seconds=20, cpu_seconds=10, address_space_bytes=2 * GIB, output_bytes=MIB)
 _NOT_THERE = ("Requested export not available", "not present")
-_NOT_TRUSTED = ("TLS handshake failed", "TLS negotiation", "tls-creds")
+_NOT_TRUSTED = "TLS"
+_OPTIONS = re.compile(r"'driver=nbd,[^']*'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ def _write_key(folder: Path, key: Key, user: ProcessUser | None) -> tempfile.Tem
 
 
 def _explained(export: ExportAddress, words: str) -> CarmelError:
+    # What it was asked, it repeats.
+    words = _OPTIONS.sub("the export", words)
     last = (words.splitlines() or ["it said nothing"])[-1][:300]
     if any(said in words for said in _NOT_THERE):
         return Refused(
@@ -96,7 +100,7 @@ def _explained(export: ExportAddress, words: str) -> CarmelError:
             hint="on a SmartNIC: bind a namespace to the function of that name",
             retryable=True,
         )
-    if any(said in words for said in _NOT_TRUSTED):
+    if _NOT_TRUSTED in words:
         return Refused(
             f"the server at {export.host} port {export.port} and this host do not trust each other: {last}",
             code="ServerNotTrusted",
