@@ -17,6 +17,7 @@ from carmel.controllers.image_source import ImageSources
 from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.namespaces import add_namespace_controller
 from carmel.controllers.network.cablenics import CableNics
+from carmel.controllers.offload import Relays
 from carmel.controllers.placement import Mover, Places, Rebalancer, Surveyor
 from carmel.controllers.placement.hotplug import Hotplug
 from carmel.controllers.runtime import Runtime
@@ -53,6 +54,7 @@ class Controllers:
         facts: HostFacts,
         surveyor: Surveyor,
         qemu_user: str,
+        relays: Relays,
     ) -> None:
         self.running = False
         self._runtime = runtime
@@ -69,7 +71,7 @@ class Controllers:
         backends = Backends(runner, user=user.uid if user else None, group=user.gid if user else None)
         self._networking = HostNetworking(runtime, paths, runner, backends)
         self._host = HostController(runtime, facts, self._ask_hypervisor, self._endpoints, surveyor)
-        self._offload = Offload(runtime, runner, surveyor.ledger, self._look_at)
+        self._offload = Offload(runtime, runner, surveyor.ledger, relays, self._look_at, self._host.look_again)
         self._hotplug = Hotplug(self._host.machine_changed, self._offload.host_changed)
         launched = LaunchedSpecs(paths)
         mover = Mover(surveyor.ledger, hypervisor, launched)
@@ -130,7 +132,8 @@ class Controllers:
         self._machines.look(uid)
 
     def _endpoints(self) -> list[HostEndpoint]:
-        return [HostEndpoint(name="https", url=self._url)] if self._url else []
+        own = [HostEndpoint(name="https", url=self._url)] if self._url else []
+        return [*own, *self._offload.endpoints()]
 
     async def _ask_hypervisor(self) -> HypervisorFacts:
         return describe(await self._hypervisor.platform(), self._facts)
