@@ -1,9 +1,9 @@
 """How long firewall rules take to compile, to load and to change, and what a packet pays for them.
 
-Rules are loaded by nft into a network namespace of their own (root is needed), frames go over its bridge from an uplink
-to a port. Beside Carmel's lookups stands the same as a plain list of nft rules. On a kernel without connection tracking
-on bridges the few statements that need it are left out: each packet is then judged as the first of its connection,
-which is the dearest.
+Rules are loaded into a network namespace of their own (root is needed), frames go over its bridge from an uplink to a
+port. Beside Carmel stands nft(8): with the same table, as it lists it, and with a plain list of rules. On a kernel
+without connection tracking on bridges the few statements that need it are left out: each packet is then judged as the
+first of its connection, which is the dearest.
 """
 
 from __future__ import annotations
@@ -12,41 +12,36 @@ import argparse
 import asyncio
 import ipaddress
 import os
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from statistics import median
 from typing import NamedTuple
 
 import orjson
 
 from bench.harness import machine, milliseconds, table
-from carmel.network.firewall import (
-    CompiledPolicy,
-    Connection,
-    NftFirewall,
-    PolicyRef,
-    PortBinding,
-    PortKey,
-    Ruleset,
-    assemble,
-    compile_policy,
-)
-from carmel.resources.firewallpolicy import FirewallPolicySpec
-from carmel.run import Command
-from tests.system.network.firewall.wire import UntrackedRunner, Wire, first_packet
+from carmel.controllers.firewall_policies import PolicyCache
+from carmel.network.firewall import Connection, NftFirewall, PortBinding, PortKey, Ruleset, assemble
+from carmel.network.firewall.nft_tables import TABLE
+from carmel.resources.firewallpolicy import FIREWALL_POLICY
+from carmel.run import Command, SystemRunner
+from carmel.store.protocol import Stored
+from tests.system.network.firewall.wire import UntrackedTables, Wire, first_packet
 
 PORT, UPLINK = "cmp0", "uplink"
 VM = ipaddress.ip_address("10.200.0.1")
-MANY, FEW = 10_000, 10
+MANY, FEW, POLICIES = 10_000, 10, 5
 _FRAMES = 2000
 _ROUNDS = 9
+_COUNTED = re.compile(rb" counter packets \d+ bytes \d+(?= :)")
 
-_HOW_TO_READ = """Each packet is judged as the first of its connection: a kernel that tracks connections on bridges lets
-through by its mark what was judged already, which is not in these figures. "CPU" is the time of the daemon's side
-and of nft. A changed policy is compiled whole, so that a change in a large one costs more.
+_HOW_TO_READ = """From the policies' JSON in the store to the kernel. "CPU" is the time of this process and of what it
+starts. "nft, the same table" is what nft(8) takes for the table that Carmel has loaded, in nft's own words. Each packet
+is judged as the first of its connection: a kernel that tracks connections on bridges lets through by its mark what was
+judged already, which is not in these figures. Peers take turns.
 """
-
-Policies = dict[PolicyRef, CompiledPolicy]
 
 
 def main() -> None:
@@ -55,13 +50,18 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     print(f"Measured on {machine()} by `python -m bench.firewall`.\n\n{_HOW_TO_READ}")
     with Wire([UPLINK, PORT]) as wire:
+        os.set_inheritable(int(wire.namespace.name), True)
         asyncio.run(measure_loading(wire, rounds))
         asyncio.run(measure_packets(wire, rounds))
 
 
-def spec(first: int, count: int) -> FirewallPolicySpec:
+# -- policies ---------------------------------------------------------------------------------------------------------
+Policies = Mapping[str, Stored]
+
+
+def rules(first: int, count: int) -> list[dict[str, object]]:
     """Half of the rules are for one address, half for a network; each has a port of its own."""
-    rules: list[dict[str, object]] = [
+    made: list[dict[str, object]] = [
         {
             "peers": [{"ipBlock": {"cidr": f"10.{number >> 8}.{number & 255}.0/{24 if number % 2 else 32}"}}],
             "ports": [{"port": 1000 + number}],
@@ -69,16 +69,29 @@ def spec(first: int, count: int) -> FirewallPolicySpec:
         for number in range(first, first + count)
     ]
     if first == 0:
-        rules[1] = {"peers": [{"vmSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 443}]}
-    return FirewallPolicySpec.model_validate({"ingress": rules})
+        made[1] = {"peers": [{"vmSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 443}]}
+    return made
 
 
-def policies(total: int, each: int) -> dict[PolicyRef, FirewallPolicySpec]:
-    each = min(total, each)
-    return {PolicyRef("default", f"p{first}"): spec(first, each) for first in range(0, total, each)}
+def stored(name: str, ingress: list[dict[str, object]], version: int = 1) -> Stored:
+    metadata = {"name": name, "namespace": "default", "uid": name, "generation": version}
+    raw = orjson.dumps({"metadata": metadata, "spec": {"ingress": ingress}})
+    return Stored(FIREWALL_POLICY, "default", name, name, str(version), raw)
 
 
-def ruleset(compiled: Policies, vms: int = 20) -> Ruleset:
+def policies(total: int, count: int) -> Policies:
+    each = total // count
+    return {f"p{first}": stored(f"p{first}", rules(first, each)) for first in range(0, total, each)}
+
+
+def changed(known: Policies) -> Policies:
+    """With another sixth rule in the first policy."""
+    spec = known["p0"].json()["spec"]["ingress"]
+    spec[5] = rules(MANY, 1)[0]
+    return {**known, "p0": stored("p0", spec, 2)}
+
+
+def ruleset(cache: PolicyCache, known: Policies, vms: int = 20) -> Ruleset:
     ports = [
         PortBinding(
             PortKey("default", f"v{number}"),
@@ -89,15 +102,13 @@ def ruleset(compiled: Policies, vms: int = 20) -> Ruleset:
         )
         for number in range(vms)
     ]
-    return assemble(compiled.values(), ports, {"default": {}})
+    compiled = cache.compiled(known.values())
+    return assemble([one.policy for one in compiled.values()], ports, {"default": {}})
 
 
-def compiled_of(specs: dict[PolicyRef, FirewallPolicySpec]) -> Policies:
-    return {ref: compile_policy(ref, one) for ref, one in specs.items()}
-
-
+# -- time -------------------------------------------------------------------------------------------------------------
 class Took(NamedTuple):
-    """Seconds: by the clock, and of CPU time, nft's included."""
+    """Seconds: by the clock, and of CPU time, started programs' included."""
 
     clock: float
     cpu: float
@@ -122,101 +133,155 @@ def both(taken: list[Took]) -> str:
 
 
 # -- loading and changing ---------------------------------------------------------------------------------------------
+_STEPS = ("compiled", "compiled and loaded", "one rule changed", "one more VM", "all counters read")
+
+
 async def measure_loading(wire: Wire, rounds: int) -> None:
-    rows = []
-    for each in (2000, 100):
-        taken: dict[str, list[Took]] = {name: [] for name in ("compile", "load", "rule", "vm")}
-        specs = policies(MANY, each)
-        for number in range(rounds):
-            firewall = NftFirewall(UntrackedRunner(), namespace=wire.namespace)
-            watch = Stopwatch()
-            compiled = compiled_of(specs)
-            rules = ruleset(compiled)
-            taken["compile"].append(watch.took())
-            await firewall.load(rules)
-            taken["load"].append(watch.took())
-            ref = PolicyRef("default", "p0")
-            changed = specs[ref].model_copy(deep=True)
-            assert changed.ingress is not None
-            changed.ingress[5] = spec(MANY + number, 1).ingress[0]  # type: ignore[index]
-            watch = Stopwatch()
-            compiled = {**compiled, ref: compile_policy(ref, changed)}
-            await firewall.load(ruleset(compiled))
-            taken["rule"].append(watch.took())
-            watch = Stopwatch()
-            await firewall.load(ruleset(compiled, 21))
-            taken["vm"].append(watch.took())
-            await firewall.remove()
-        what = f"{MANY:,} rules in policies of {each:,}"
-        rows.append((what, *(both(one) for one in taken.values())))
-    plain = [await load_plain(wire, MANY) for _ in range(rounds)]
-    rows.append((f"{MANY:,} plain nft rules, loaded whole", "-", both(plain), "-", "-"))
-    heads = ("rules", "compiled", "compiled and loaded", "one rule changed", "one more VM")
-    print(table("Firewall: loading and changing", rows, heads))
+    ways = {f"{MANY:,} rules in {count} policies": policies(MANY, count) for count in (POLICIES, 100)}
+    taken: dict[str, dict[str, list[Took]]] = {}
+    for _ in range(rounds):
+        for name, known in ways.items():
+            for step, one in (await carmel(wire, known)).items():
+                taken.setdefault(name, {}).setdefault(step, []).append(one)
+        for step, one in (await nft_with_the_same(wire, ways[f"{MANY:,} rules in 100 policies"])).items():
+            taken.setdefault("nft, the same table (100 policies)", {}).setdefault(step, []).append(one)
+        plain = {"compiled and loaded": await load_plain(wire, MANY)}
+        for step, one in plain.items():
+            taken.setdefault(f"nft, {MANY:,} plain rules", {}).setdefault(step, []).append(one)
+    rows = [(name, *(both(steps[one]) if one in steps else "-" for one in _STEPS)) for name, steps in taken.items()]
+    print(table("Firewall: loading and changing", rows, ("rules", *_STEPS)))
+    nft = taken["nft, the same table (100 policies)"]
+    ours = taken[f"{MANY:,} rules in 100 policies"]
+    for what, step in (("All", "compiled and loaded"), ("One rule", "one rule changed")):
+        ratio = median(one.clock for one in ours[step]) / median(one.clock for one in nft[step])
+        print(f"{what}, Carmel with compiling against nft without: {ratio:.2f} times its time.\n")
 
 
-def plain_rules(count: int) -> Iterator[dict[str, object]]:
+async def carmel(wire: Wire, known: Policies) -> dict[str, Took]:
+    firewall, cache = NftFirewall(UntrackedTables(wire.namespace)), PolicyCache()
+    found: dict[str, Took] = {}
+    try:
+        watch = Stopwatch()
+        all_of_them = ruleset(cache, known)
+        found["compiled"] = watch.took()
+        await firewall.load(all_of_them)
+        found["compiled and loaded"] = watch.took()
+        other = changed(known)
+        watch = Stopwatch()
+        await firewall.load(ruleset(cache, other))
+        found["one rule changed"] = watch.took()
+        watch = Stopwatch()
+        await firewall.load(ruleset(cache, other, 21))
+        found["one more VM"] = watch.took()
+        watch = Stopwatch()
+        await firewall.counters()
+        found["all counters read"] = watch.took()
+        await firewall.remove()
+    finally:
+        firewall.close()
+    return found
+
+
+async def nft_with_the_same(wire: Wire, known: Policies) -> dict[str, Took]:
+    """What nft takes to load the table that Carmel has loaded, to put another element into it, and to list it."""
+    firewall = NftFirewall(UntrackedTables(wire.namespace))
+    named = f"bridge {TABLE}"
+    try:
+        await firewall.load(ruleset(PolicyCache(), known))
+        text = _COUNTED.sub(b"", await nft(wire, f"list table {named}"))
+        whole = f"delete table {named}\n".encode() + text
+        found: dict[str, Took] = {}
+        watch = Stopwatch()
+        await nft(wire, whole)
+        found["compiled and loaded"] = watch.took()
+        where = f"element {named} in/default/p0/v4.len24.proto.port.0"
+        watch = Stopwatch()
+        await nft(wire, f"add {where} {{ 10.99.0.0 . tcp . 99 : accept }}")
+        found["one rule changed"] = watch.took()
+        watch = Stopwatch()
+        await nft(wire, f"add element {named} ports {{ cmp9 }}")
+        found["one more VM"] = watch.took()
+        watch = Stopwatch()
+        await nft(wire, f"list table {named}")
+        found["all counters read"] = watch.took()
+        await firewall.remove()
+    finally:
+        firewall.close()
+    return found
+
+
+def plain_rules(count: int) -> Iterator[str]:
     for number in range(count):
-        network = {"prefix": {"addr": f"10.{number >> 8}.{number & 255}.0", "len": 24 if number % 2 else 32}}
-        source = {"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": network}}
-        port = {
-            "match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 1000 + number}
-        }
-        yield {"expr": [source, port, {"counter": None}, {"accept": None}]}
+        source = f"10.{number >> 8}.{number & 255}.0/{24 if number % 2 else 32}"
+        yield f"ip saddr {source} tcp dport {1000 + number} counter accept"
 
 
 async def load_plain(wire: Wire, count: int, *, keep: bool = False) -> Took:
     """What comes to the port is asked of one rule after another, then dropped."""
-    at = {"family": "bridge", "table": "plain"}
-    hook = {"type": "filter", "hook": "postrouting", "prio": 0, "policy": "accept"}
-    mine = {"match": {"op": "!=", "left": {"meta": {"key": "oifname"}}, "right": PORT}}
-    commands: list[dict[str, object]] = [
-        {"add": {"table": {"family": "bridge", "name": "plain"}}},
-        {"add": {"chain": {**at, "name": "post", **hook}}},
-        {"add": {"rule": {**at, "chain": "post", "expr": [mine, {"accept": None}]}}},
-    ]
-    last: dict[str, object] = {"expr": [{"drop": None}]}
-    commands += ({"add": {"rule": {**at, "chain": "post", **rule}}} for rule in (*plain_rules(count), last))
+    text = "\n".join(
+        [
+            "table bridge plain {",
+            "chain post {",
+            "type filter hook postrouting priority 0; policy accept;",
+            f"oifname != {PORT} accept",
+            *plain_rules(count),
+            "drop",
+            "}",
+            "}",
+        ]
+    )
     watch = Stopwatch()
-    await nft(wire, commands)
+    await nft(wire, text)
     taken = watch.took()
     if not keep:
-        await remove_plain(wire)
+        await nft(wire, "delete table bridge plain")
     return taken
 
 
-async def remove_plain(wire: Wire) -> None:
-    await nft(wire, [{"delete": {"table": {"family": "bridge", "name": "plain"}}}])
-
-
-async def nft(wire: Wire, commands: list[dict[str, object]]) -> None:
-    argv = ["nsenter", f"--net={wire.namespace}", "--", "nft", "--json", "-f", "-"]
-    await UntrackedRunner().run(Command(argv, stdin=orjson.dumps({"nftables": commands})))
+async def nft(wire: Wire, text: str | bytes) -> bytes:
+    argv = ["nsenter", f"--net={wire.namespace}", "--", "nft", "--numeric", "-f", "-"]
+    command = Command(argv, stdin=text if isinstance(text, bytes) else f"{text}\n".encode())
+    limits = replace(command.limits, output_bytes=64 << 20)
+    return (await SystemRunner().run(replace(command, limits=limits))).stdout
 
 
 # -- what a packet pays -----------------------------------------------------------------------------------------------
 async def measure_packets(wire: Wire, rounds: int) -> None:
     """Frames that match the last rule, and frames that match none; all kinds take turns."""
     taken: dict[str, list[list[float]]] = {}
+    few, many = (f"Carmel, {count:,} rules in {POLICIES} policies" for count in (FEW, MANY))
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     for _ in range(rounds):
         taken.setdefault("no rules", []).append(send(wire, FEW))
-        for count in (FEW, MANY):
-            firewall = NftFirewall(UntrackedRunner(), namespace=wire.namespace)
-            await firewall.load(ruleset(compiled_of(policies(count, 2000))))
-            taken.setdefault(f"Carmel, {count:,} rules", []).append(send(wire, count))
+        for name, count, parts in (
+            (f"Carmel, {FEW} rules in 1 policy", FEW, 1),
+            (few, FEW, POLICIES),
+            (many, MANY, POLICIES),
+        ):
+            firewall = NftFirewall(UntrackedTables(wire.namespace))
+            await firewall.load(ruleset(PolicyCache(), policies(count, parts)))
+            taken.setdefault(name, []).append(send(wire, count))
             await firewall.remove()
+            firewall.close()
+        for count in (FEW, MANY):
             await load_plain(wire, count, keep=True)
-            taken.setdefault(f"plain nft, {count:,} rules", []).append(send(wire, count))
-            await remove_plain(wire)
+            taken.setdefault(f"nft, {count:,} plain rules", []).append(send(wire, count))
+            await nft(wire, "delete table bridge plain")
     nothing = [median(one) for one in zip(*taken["no rules"], strict=True)]
     rows = [
-        (name, *(microseconds(list(one)) for one in zip(*found, strict=True)),
-         f"{median(one[1] for one in found) - nothing[1]:.2f} µs")
+        (name, *(microseconds(one) for one in zip(*found, strict=True)),
+         f"{median(one[0] for one in found) - nothing[0]:.2f} µs")
         for name, found in taken.items()
     ]  # fmt: skip
-    heads = ("rules", "a packet that the last rule allows", "a packet that no rule allows", "of that for the rules")
+    heads = (
+        "rules",
+        "a packet that the last rule allows",
+        "a packet that no rule allows",
+        "of the former for the rules",
+    )
     print(table("Firewall: CPU time to send one frame over the bridge", rows, heads))
+    ratio = median(one[0] for one in taken[many]) / median(one[0] for one in taken[few])
+    print(f"{MANY:,} rules against {FEW} in as many policies: {ratio:.2f} times the CPU time.\n")
 
 
 def send(wire: Wire, count: int) -> list[float]:
@@ -239,8 +304,9 @@ def timed(work: Callable[[], None]) -> float:
     return (time.thread_time() - began) / _FRAMES * 1e6
 
 
-def microseconds(values: list[float]) -> str:
-    return f"{median(values):.2f} µs ({min(values):.2f} to {max(values):.2f}, n={len(values)})"
+def microseconds(values: Iterable[float]) -> str:
+    found = list(values)
+    return f"{median(found):.2f} µs ({min(found):.2f} to {max(found):.2f}, n={len(found)})"
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class FakeFirewall:
         self.broken: CarmelError | None = None
         self._counts: dict[RuleRef, Count] = {}
         self._changed = asyncio.Condition()
+        self._told: list[Callable[[str | None], None]] = []
 
     async def load(self, ruleset: Ruleset) -> None:
         if self.broken is not None:
@@ -43,6 +44,19 @@ class FakeFirewall:
         """Wait for a load after which ``holds``."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(holds)
+
+    async def close_unknown(self) -> None:
+        if self.loaded is None:
+            await self.load(Ruleset({}, {}, {}))
+
+    def watch(self, told: Callable[[str | None], None]) -> None:
+        self._told.append(told)
+
+    def lose(self, who: str | None) -> None:
+        """As if somebody had flushed the rules."""
+        self.loaded = None
+        for told in self._told:
+            told(who)
 
     async def counters(self) -> Mapping[RuleRef, Count]:
         return dict(self._counts)

@@ -16,7 +16,7 @@ from carmel.cli.session import Session
 from carmel.cli.text import safe
 from carmel.client.api import Selection
 from carmel.client.objects import JsonObject
-from carmel.errors import CarmelError, NotFound
+from carmel.errors import NotFound
 from carmel.network.firewall import (
     Connection,
     Decision,
@@ -26,9 +26,8 @@ from carmel.network.firewall import (
     Ruleset,
     Why,
     assemble,
-    compile_policy,
+    compile_all,
     decide,
-    refused_policy,
 )
 from carmel.network.firewall.bindings import binding_of
 from carmel.resources.firewallpolicy import Action, Direction, FirewallPolicySpec
@@ -93,13 +92,7 @@ def _current(session: Session) -> tuple[dict[PolicyRef, FirewallPolicySpec], Rul
     policies = {
         _ref(one): FirewallPolicySpec.model_validate(one.get("spec") or {}) for one in _all(session, "firewallpolicies")
     }
-    compiled = []
-    for ref, spec in policies.items():
-        try:
-            compiled.append(compile_policy(ref, spec))
-        except CarmelError:
-            compiled.append(refused_policy(ref, spec))
-    return policies, assemble(compiled, ports, namespaces)
+    return policies, assemble(compile_all(policies), ports, namespaces)
 
 
 def _all(session: Session, word: str) -> list[JsonObject]:

@@ -30,7 +30,8 @@ class NicSwitching:
         self._plane = HostDataPlane(runner, paths.network_runtime, paths.networks)
         self._switch = NicSwitch(runtime, self._plane)
         NicNetworkController(runtime, self._switch)
-        firewall = FirewallController(runtime, NftFirewall(runner), NicPorts(runtime))
+        self._firewall = NftFirewall()
+        firewall = FirewallController(runtime, self._firewall, NicPorts(runtime))
         ports = NicPortController(runtime, facts.name, itself, model, self._switch, firewall.prepare)
         self._counting = PortCounting(runtime, ports, self._switch)
 
@@ -44,8 +45,9 @@ class NicSwitching:
         self._counting.start()
 
     async def stop(self) -> None:
-        """Networks and ports stay."""
+        """Networks and ports stay, and the firewall's rules."""
         await self._counting.stop()
+        self._firewall.close()
         await self._plane.aclose()
         self._claim.release()
 

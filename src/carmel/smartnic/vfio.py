@@ -7,7 +7,6 @@ kind is caught by it, and what is half done is done to its end by doing it again
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 from typing import Protocol
 
@@ -67,13 +66,7 @@ class VfioFunctions:
     async def bind(self, address: str) -> None:
         async with self._lock:
             await self._load()
-            try:
-                await asyncio.to_thread(self._become, _checked(address), VFIO)
-            except Refused:
-                # Not left without any driver: the host would not find it again.
-                with contextlib.suppress(Refused):
-                    await asyncio.to_thread(self._return, address)
-                raise
+            await asyncio.to_thread(self._become, _checked(address), VFIO)
 
     async def give_back(self, address: str) -> None:
         async with self._lock:

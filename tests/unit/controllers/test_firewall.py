@@ -14,9 +14,9 @@ import pytest
 from carmel.controllers.firewall import FirewallController
 from carmel.controllers.runtime import Runtime
 from carmel.errors import Refused
-from carmel.network.firewall import Connection, Decision, LabelledVm, PortBinding, PortKey, Why
+from carmel.network.firewall import MAX_ENTRIES, Connection, Decision, LabelledVm, PortBinding, PortKey, Why
 from carmel.resources.base import JsonObject
-from carmel.resources.core import NAMESPACE
+from carmel.resources.core import EVENT, NAMESPACE
 from carmel.resources.firewallpolicy import FIREWALL_POLICY, Action, Direction
 from carmel.resources.registry import KINDS
 from carmel.store.protocol import Store
@@ -25,6 +25,13 @@ from tests.fakes.firewall import FakeFirewall, FakePorts
 
 WEB = PortKey("default", "web-0")
 CLIENT = ipaddress.ip_address("10.0.0.7")
+HUGE = [
+    {
+        "peers": [{"vmSelector": {"matchLabels": {"vm": f"v{number}"}}} for number in range(128)],
+        "ports": [{"port": number} for number in range(1, 301)],
+    }
+]
+"""One rule, of two matches (IPv4 and IPv6) for each of its peers and ports."""
 
 
 @dataclass
@@ -180,6 +187,75 @@ async def test_too_many_rules_close_instead_of_opening(host: Host) -> None:
     assert "65,536" in message(policy, "Ready")
     assert "get nothing through" in message(policy, "Ready")
     assert host.asks(80).why is Why.REFUSED
+    # Once there is room it is loaded.
+    await host.store.delete(FIREWALL_POLICY, "default", "huge-0")
+    await host.settled("huge-2", lambda one: truth(one).get("Ready", ("", ""))[0] == "True")
+    assert host.asks(80, ipaddress.ip_address("10.2.0.1")).action is Action.ALLOW
+
+
+async def test_a_policy_that_is_too_large_by_itself_says_so(host: Host) -> None:
+    await host.apply("huge", ingress=HUGE)
+    policy = await host.settled("huge", lambda one: bool(truth(one)))
+    assert truth(policy["status"])["Ready"] == ("False", "TooManyRules")
+    assert message(policy, "Ready").startswith(
+        "it makes 76,800 matches (peers times ports), a host holds 65,536. Until"
+    )
+    assert host.asks(80).why is Why.REFUSED
+
+
+async def test_a_hundred_thousand_rules_leave_the_others_loaded(host: Host) -> None:
+    """What does not fit is not even compiled: it takes neither time nor memory."""
+    web = {"vmSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"ports": [{"port": 443}]}]}
+    await host.apply("web", priority=1, **web)
+    for policy in range(50):
+        rules = [
+            {"peers": [{"ipBlock": {"cidr": f"10.{policy}.{rule >> 3}.{(rule & 7) << 5}/27"}}]} for rule in range(2000)
+        ]
+        await host.apply(f"many-{policy:02}", vmSelector={"matchLabels": {"app": "db"}}, ingress=rules)
+    last = await host.settled("many-49", lambda one: truth(one).get("Ready", ("", ""))[0] == "False")
+    assert truth(last["status"])["Ready"] == ("False", "TooManyRules")
+    first = await host.settled("many-00", lambda one: bool(truth(one)))
+    assert truth(first["status"])["Ready"][0] == "True"
+    assert host.asks(443).action is Action.ALLOW
+    assert host.asks(80).why is Why.ISOLATED
+    assert (
+        sum(len(one.policy.chains[Direction.INGRESS].lookups[0].entries) for one in host.controller._compiled.values())
+        <= MAX_ENTRIES
+    )
+
+
+async def test_a_policy_that_does_not_fit_closes_its_own_vms_only(host: Host) -> None:
+    other = port("db-0", "10.0.0.2", {"app": "db"}, "cmp1")
+    host.ports.ports.append(other)
+    await host.apply("huge", vmSelector={"matchLabels": {"app": "db"}}, ingress=HUGE)
+    await host.apply("web", vmSelector={"matchLabels": {"app": "web"}}, ingress=[{"ports": [{"port": 443}]}])
+    await host.settled("web", lambda one: one.get("ports") == 1)
+    await host.firewall.until(lambda: host.asks(443).action is Action.ALLOW)
+    assert host.firewall.connect(other.key, Direction.INGRESS, Connection(CLIENT, 6, 443)).why is Why.REFUSED
+
+
+async def test_policies_that_contradict_each_other_decide_in_their_order(host: Host) -> None:
+    deny = [{"name": "no-web", "action": "Deny", "ports": [{"port": 443}]}]
+    await host.apply("closed", priority=10, ingress=deny)
+    await host.apply("open", priority=20, ingress=[{"ports": [{"port": 443}]}])
+    await host.settled("open", lambda one: one.get("ports") == 1)
+    await host.firewall.until(lambda: len(host.asks(443).policies) == 2)
+    decision = host.asks(443)
+    assert decision.action is Action.DENY
+    assert decision.rule is not None
+    assert decision.rule.name == "no-web"
+
+
+async def test_what_somebody_else_changed_is_put_back_and_told(host: Host) -> None:
+    await host.apply("web", ingress=[])
+    await host.settled("web", lambda one: one.get("ports") == 1)
+    host.firewall.lose("nft (process 7)")
+    await host.firewall.until(lambda: host.firewall.loaded is not None)
+    async with asyncio.timeout(20), host.store.watch(EVENT, send_initial=True) as events:
+        async for event in events:
+            if event.object is not None and event.object.json()["reason"] == "RulesPutBack":
+                assert "nft (process 7)" in event.object.json()["message"]
+                break
 
 
 async def test_a_firewall_that_cannot_load_is_shown_on_each_policy(host: Host) -> None:

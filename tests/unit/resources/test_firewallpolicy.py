@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from carmel.errors import Invalid
 from carmel.resources.admission import admit
-from carmel.resources.firewallpolicy import FIREWALL_POLICY, Direction, FirewallPolicySpec
+from carmel.resources.firewallpolicy import FIREWALL_POLICY, Direction, FirewallPolicySpec, IpBlock
 from carmel.resources.labelselector import LabelSelector
 
 
@@ -109,3 +112,26 @@ def test_directions_are_those_of_network_policy() -> None:
 )
 def test_selectors_match_as_in_kubernetes(selector: dict[str, Any], labels: dict[str, str], *, matches: bool) -> None:
     assert LabelSelector.model_validate(selector).matches(labels) is matches
+
+
+texts = st.from_regex(
+    r"([0-9]{1,3}\.){3}[0-9]{1,3}/[0-9]{0,4}|[0-9a-f:]{2,20}(\.[0-9.]{3})?/[0-9]{0,4}", fullmatch=True
+)
+networks = st.ip_addresses().flatmap(
+    lambda one: st.integers(0, one.max_prefixlen).map(lambda length: str(ipaddress.ip_network((one, length), False)))
+)
+
+
+@given(texts | networks)
+def test_networks_are_those_that_ipaddress_knows(text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+        known = text.partition("/")[2] != ""
+    except ValueError:
+        known = False
+    try:
+        IpBlock(cidr=text)
+        taken = True
+    except ValueError:
+        taken = False
+    assert taken == known

@@ -16,7 +16,6 @@ from carmel.controllers.image_source import ImageSources
 from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.runtime import Runtime
 from carmel.controllers.volume import VolumeController
-from carmel.controllers.volume_export import Exports
 from carmel.errors import NotFound
 from carmel.paths import Paths
 from carmel.resources.base import JsonObject
@@ -25,7 +24,6 @@ from carmel.resources.image import IMAGE
 from carmel.resources.kinds import Kind
 from carmel.resources.volume import VOLUME
 from carmel.run import Runner, SystemRunner
-from carmel.storage.drive import Drives
 from carmel.storage.files import ProcessUser
 from carmel.store.protocol import Store
 from tests.stores import open_store
@@ -110,7 +108,6 @@ async def open_world(
     runner: Runner | None = None,
     sources: Callable[[Paths, Runner], ImageSources] = ImageSources,
     user: ProcessUser | None = None,
-    drives: Drives | None = None,
 ) -> AsyncIterator[World]:
     """All of it, on what an earlier world left in ``root``."""
     paths = Paths(state=root / "state", runtime=root / "run", cache=root / "cache")
@@ -119,9 +116,9 @@ async def open_world(
     async with open_store(root) as store:
         runtime = Runtime(store, "test")
         datastores = Datastores()
-        datastore_controller = DatastoreController(runtime, datastores, paths, used, user, drives)
+        datastore_controller = DatastoreController(runtime, datastores, paths, used, user)
         images = ImageController(runtime, datastores, sources(paths, used))
-        VolumeController(runtime, datastores, Exports(datastores, used, paths.nbd_keys, user))
+        VolumeController(runtime, datastores)
         uploads, downloads = ImageUploads(runtime, datastores, images), ImageDownloads(runtime, datastores)
         world = World(store, paths, runtime, datastores, images, uploads, downloads)
         await datastore_controller.ensure_default()

@@ -7,15 +7,16 @@ as the names of sets. ``assemble`` says who is in those sets and which policies 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from carmel.errors import TooLarge
 from carmel.network.firewall.bursts import burst
 from carmel.network.firewall.lookups import Lookup, Outcome, Shape, arrange
-from carmel.network.firewall.matches import AddressBlocks, Match, Network, PeerSet, SelectedVms, matches_of
+from carmel.network.firewall.matches import AddressBlocks, Match, Network, PeerSet, ReadRule, SelectedVms
 from carmel.network.firewall.model import PolicyRef, PortBinding, PortKey, RuleRef
-from carmel.resources.firewallpolicy import Action, Direction, FirewallPolicySpec, FirewallRule
+from carmel.resources.firewallpolicy import Action, Direction, FirewallPolicySpec
+from carmel.resources.labelselector import LabelSelector
 
 MAX_ENTRIES = 65_536
 """Matches that one host holds, all policies together. Each is an entry of a hash table in the kernel, about 200 bytes;
@@ -32,17 +33,15 @@ class Chain:
     direction: Direction
     lookups: tuple[Lookup, ...]
 
-    @property
-    def entries(self) -> int:
-        return sum(len(one.entries) for one in self.lookups)
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class CompiledPolicy:
-    """``idle`` are rules that never decide, since earlier ones match all that they do."""
+    """``idle`` are rules that never decide, since earlier ones match all that they do. What it was made of is not
+    kept: the text of thousands of rules takes seven times as much memory as their lookups."""
 
     ref: PolicyRef
-    spec: FirewallPolicySpec
+    priority: int
+    vm_selector: LabelSelector
     chains: Mapping[Direction, Chain]
     sets: tuple[PeerSet, ...]
     idle: tuple[RuleRef, ...] = ()
@@ -50,14 +49,11 @@ class CompiledPolicy:
 
     @property
     def order(self) -> tuple[int, PolicyRef]:
-        return self.spec.priority, self.ref
-
-    @property
-    def entries(self) -> int:
-        return sum(chain.entries for chain in self.chains.values())
+        """Those that are refused first: their denials are not known, and others might let through what they forbid."""
+        return -1 if self.refused else self.priority, self.ref
 
     def selects(self, port: PortBinding) -> bool:
-        return port.key.namespace == self.ref.namespace and self.spec.vm_selector.matches(port.labels)
+        return port.key.namespace == self.ref.namespace and self.vm_selector.matches(port.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +79,64 @@ class Ruleset:
     refused: frozenset[PolicyRef] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A policy that was read, and not compiled yet."""
+
+    ref: PolicyRef
+    priority: int
+    vm_selector: LabelSelector
+    rules: Mapping[Direction, Sequence[ReadRule]]
+
+    @property
+    def weight(self) -> int:
+        """How many of ``MAX_ENTRIES`` it needs."""
+        return sum(rule.weight for rules in self.rules.values() for rule in rules)
+
+
+def draft_of(ref: PolicyRef, spec: FirewallPolicySpec) -> Draft:
+    written = {Direction.INGRESS: spec.ingress, Direction.EGRESS: spec.egress}
+    rules = {one: [ReadRule(rule, ref.namespace) for rule in written[one] or ()] for one in spec.directions}
+    return Draft(ref, spec.priority, spec.vm_selector, rules)
+
+
 @burst()
 def compile_policy(ref: PolicyRef, spec: FirewallPolicySpec) -> CompiledPolicy:
     """Raises ``TooLarge`` for a policy that alone has more matches than a host holds."""
+    return compile_draft(draft_of(ref, spec))
+
+
+@burst()
+def compile_draft(draft: Draft) -> CompiledPolicy:
+    """Raises ``TooLarge`` as ``compile_policy``."""
+    if (weight := draft.weight) > MAX_ENTRIES:
+        raise TooLarge(
+            f"the rules make {weight:,} matches (peers times ports), and a host holds {MAX_ENTRIES:,}",
+            code="TooManyRules",
+            hint="put addresses into fewer, larger networks, or ports into ranges",
+        )
     chains, sets, idle = {}, dict[str, PeerSet](), list[RuleRef]()
-    for direction in spec.directions:
-        rules = (spec.ingress if direction is Direction.INGRESS else spec.egress) or []
-        matches, named = _matches(ref, direction, rules)
-        sets.update((one.name, one) for one in named)
+    for direction, rules in draft.rules.items():
+        matches: list[tuple[Match, Outcome]] = []
+        for position, rule in enumerate(rules):
+            outcome = Outcome(RuleRef(draft.ref, direction, position, rule.name), rule.action, rule.log)
+            found, named = rule.matches()
+            matches += [(match, outcome) for match in found]
+            sets.update((one.name, one) for one in named)
         lookups, deciding = arrange(matches)
-        chains[direction] = Chain(ref, direction, lookups)
-        if len(deciding) < len(rules):
-            idle += [one for one in _references(ref, direction, rules) if one.position not in deciding]
-    return CompiledPolicy(ref, spec, chains, tuple(sets.values()), tuple(idle))
+        chains[direction] = Chain(draft.ref, direction, lookups)
+        idle += [
+            RuleRef(draft.ref, direction, position, rule.name)
+            for position, rule in enumerate(rules)
+            if position not in deciding
+        ]
+    return CompiledPolicy(draft.ref, draft.priority, draft.vm_selector, chains, tuple(sets.values()), tuple(idle))
 
 
-def refused_policy(ref: PolicyRef, spec: FirewallPolicySpec) -> CompiledPolicy:
-    """What stands for a policy that cannot be loaded: nothing passes where it would have been asked. Its denials are
-    not known, so that anything else might let through what it forbids."""
-    chains = {direction: _closed(ref, direction) for direction in spec.directions}
-    first = spec.model_copy(update={"priority": -1})
-    return CompiledPolicy(ref, first, chains, (), refused=True)
+def refused_policy(draft: Draft) -> CompiledPolicy:
+    """What stands for a policy that cannot be loaded: nothing passes to or from the VMs that it selects."""
+    chains = {direction: _closed(draft.ref, direction) for direction in draft.rules}
+    return CompiledPolicy(draft.ref, draft.priority, draft.vm_selector, chains, (), refused=True)
 
 
 def _closed(ref: PolicyRef, direction: Direction) -> Chain:
@@ -111,47 +144,33 @@ def _closed(ref: PolicyRef, direction: Direction) -> Chain:
     return Chain(ref, direction, (Lookup(Shape(), {(): Outcome(rule, Action.DENY)}),))
 
 
-def _references(ref: PolicyRef, direction: Direction, rules: Sequence[FirewallRule]) -> Iterator[RuleRef]:
-    return (RuleRef(ref, direction, index, rule.name) for index, rule in enumerate(rules))
+class Room:
+    """What a host has left of ``MAX_ENTRIES`` while policies are taken in the order in which they are asked. It is
+    known before any is compiled, so that a hundred thousand rules cost no more than those that are loaded."""
+
+    def __init__(self) -> None:
+        self._left = MAX_ENTRIES
+
+    def has(self, weight: int) -> bool:
+        """Whether there is room for it, which is then its."""
+        if weight > self._left:
+            return False
+        self._left -= weight
+        return True
 
 
-def _matches(
-    ref: PolicyRef, direction: Direction, rules: Sequence[FirewallRule]
-) -> tuple[list[tuple[Match, Outcome]], list[PeerSet]]:
-    found: list[tuple[Match, Outcome]] = []
-    named: list[PeerSet] = []
-    for reference, rule in zip(_references(ref, direction, rules), rules, strict=True):
-        outcome = Outcome(reference, rule.action, rule.log)
-        matches, sets = matches_of(rule, ref.namespace)
-        named += sets
-        for match in matches:
-            found.append((match, outcome))
-            if len(found) > MAX_ENTRIES:
-                raise TooLarge(
-                    f"the rules make more than {MAX_ENTRIES:,} matches (peers times ports)",
-                    code="TooManyRules",
-                    hint="put addresses into fewer, larger networks, or ports into ranges",
-                )
-    return found, named
-
-
-def fitting(policies: Iterable[CompiledPolicy]) -> list[CompiledPolicy]:
-    """The policies in the order in which they are asked; those that a host has no room left for are refused."""
-    fitted, used = [], 0
-    for policy in sorted(policies, key=lambda one: one.order):
-        if used + policy.entries > MAX_ENTRIES:
-            fitted.append(refused_policy(policy.ref, policy.spec))
-        else:
-            used += policy.entries
-            fitted.append(policy)
-    return sorted(fitted, key=lambda one: one.order)
+def compile_all(specs: Mapping[PolicyRef, FirewallPolicySpec]) -> list[CompiledPolicy]:
+    """All policies of a host, with what stands for those that it has no room for."""
+    room = Room()
+    drafts = (draft_of(ref, spec) for ref, spec in sorted(specs.items(), key=lambda one: (one[1].priority, one[0])))
+    return [compile_draft(one) if room.has(one.weight) else refused_policy(one) for one in drafts]
 
 
 def assemble(
     policies: Iterable[CompiledPolicy], ports: Sequence[PortBinding], namespaces: Mapping[str, Labels]
 ) -> Ruleset:
     """``namespaces``: their labels by their names."""
-    ordered = fitting(policies)
+    ordered = sorted(policies, key=lambda one: one.order)
     of_namespace: dict[str, list[CompiledPolicy]] = {}
     for policy in ordered:
         of_namespace.setdefault(policy.ref.namespace, []).append(policy)

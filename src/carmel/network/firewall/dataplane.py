@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from carmel.network.firewall.compile import Ruleset
@@ -17,6 +17,16 @@ class FirewallDataPlane(Protocol):
 
         Raises ``Refused`` (what this machine lacks), ``Unavailable``.
         """
+        ...
+
+    async def close_unknown(self) -> None:
+        """See that ports which no ruleset knows get nothing through. What an earlier daemon has put in force stays;
+        if there is nothing, all ports are closed. Raises as ``load`` does."""
+        ...
+
+    def watch(self, told: Callable[[str | None], None]) -> None:
+        """Call ``told`` when somebody else has changed what is loaded, with who that was (``None``: perhaps somebody
+        has). The next ``load`` puts all of it back, whatever it is given."""
         ...
 
     async def counters(self) -> Mapping[RuleRef, Count]:

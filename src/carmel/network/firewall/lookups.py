@@ -62,23 +62,57 @@ def arrange(matches: list[tuple[Match, Outcome]]) -> tuple[tuple[Lookup, ...], f
     tables: list[_Table] = []
     last_of_shape: dict[Shape, int] = {}
     deciding = set[int]()
+    shapes = _Shapes()
     for match, outcome in matches:
-        shape, key = _placed(match)
-        if _is_covered(tables, shape, key, match):
+        shape, key = shapes.placed(match)
+        start = _first_place(tables, shape, key, match)
+        if start is None:
             continue
         deciding.add(outcome.rule.position)
-        start = 0
-        for index in range(len(tables) - 1, -1, -1):
-            table = tables[index]
-            if len(tables) - index > _LOOK_BACK or (table.shape != shape and table.overlaps(match)):
-                start = index + 1
-                break
         at = last_of_shape.get(shape, -1)
         if at < start:
             at = last_of_shape[shape] = len(tables)
             tables.append(_Table(shape))
         tables[at].put(key, match, outcome)
     return tuple(Lookup(table.shape, table.entries) for table in tables), frozenset(deciding)
+
+
+def _first_place(tables: list[_Table], shape: Shape, key: Key, match: Match) -> int | None:
+    """The first table that the match may be put into; ``None`` if one entry of an earlier rule matches all it does."""
+    place = max(len(tables) - _LOOK_BACK, 0)
+    found = False
+    for index in range(len(tables) - 1, place - 1, -1):
+        table = tables[index]
+        if table.shape is shape:
+            if key in table.entries:
+                return None
+        elif table.overlaps(match):
+            if not found:
+                place, found = index + 1, True
+            if table.covers(match):
+                return None
+    return place
+
+
+class _Shapes:
+    """Shapes that are equal are the same object here, so that they are cheap to compare."""
+
+    def __init__(self) -> None:
+        self._known: dict[Shape, Shape] = {}
+        self._of_prefix: dict[tuple[int, int], Shape] = {}
+
+    def placed(self, match: Match) -> tuple[Shape, Key]:
+        peer, (protocol, ports) = match
+        if not isinstance(peer, Prefix) or protocol is None or ports is None or ports[0] != ports[1] or not peer.length:
+            shape, key = _placed(match)
+            return self._known.setdefault(shape, shape), key
+        # By far the most: one network and one port.
+        version, length, bits = peer
+        known = self._of_prefix.get((version, length))
+        if known is None:
+            shape = Shape(version, None, None, length, protocol=True, port=True)
+            known = self._of_prefix[version, length] = self._known.setdefault(shape, shape)
+        return known, (bits, protocol, ports[0])
 
 
 def _placed(match: Match) -> tuple[Shape, Key]:
@@ -94,10 +128,6 @@ def _placed(match: Match) -> tuple[Shape, Key]:
     if ports is not None:
         key.append(ports[0])
     return Shape(version, members, None, length, protocol is not None, ports is not None), tuple(key)
-
-
-def _is_covered(tables: list[_Table], shape: Shape, key: Key, match: Match) -> bool:
-    return any(key in table.entries if table.shape == shape else table.covers(match) for table in tables[-_LOOK_BACK:])
 
 
 @dataclass(slots=True)
@@ -119,7 +149,9 @@ class _Table:
         if not self._versions_meet(match):
             return False
         length = min(self.shape.length or 0, _length(match))
-        services = self._at(length).get(_bits(match, length), set())
+        services = self._at(length).get(_bits(match, length))
+        if not services:
+            return False
         if match.service in services:
             return True
         if self.shape.port and match.service.ports is not None and match.service.ports[0] == match.service.ports[1]:

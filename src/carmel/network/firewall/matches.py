@@ -6,7 +6,6 @@ import hashlib
 import ipaddress
 import json
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,20 +93,65 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def matches_of(rule: FirewallRule, namespace: str) -> tuple[Iterator[Match], tuple[PeerSet, ...]]:
-    """The rule's matches (which may overlap one another), and the sets that they name."""
+class ReadRule:
+    """A rule, of which matches are made when they are asked for; then only they are kept."""
+
+    __slots__ = ("_found", "_rule", "action", "log", "name", "weight")
+
+    def __init__(self, rule: FirewallRule, namespace: str) -> None:
+        self.name = rule.name
+        self.action = rule.action
+        self.log = rule.log
+        self.weight = _peer_weight(rule.peers) * _service_weight(rule.ports)
+        """How many matches there are."""
+        self._rule: tuple[FirewallRule, str] | None = (rule, namespace)
+        self._found: tuple[list[Match], tuple[PeerSet, ...]] = ([], ())
+
+    def matches(self) -> tuple[list[Match], tuple[PeerSet, ...]]:
+        """They may overlap one another. With the sets that they name."""
+        if self._rule is not None:
+            self._found, self._rule = _matches_of(*self._rule), None
+        return self._found
+
+
+def _matches_of(rule: FirewallRule, namespace: str) -> tuple[list[Match], tuple[PeerSet, ...]]:
     peers, sets = _peers(rule.peers or [], namespace)
     services = _services(rule.ports or [])
-    return (Match(peer, service) for peer in peers for service in services), sets
+    if len(peers) == len(services) == 1:
+        return [Match(peers[0], services[0])], sets
+    return [Match(peer, service) for peer in peers for service in services], sets
+
+
+def _peer_weight(peers: list[FirewallPeer] | None) -> int:
+    if not peers:
+        return 1
+    if len(peers) == 1 and (only := peers[0].ip_block) is not None:
+        return 2 if only.except_ else 1
+    blocks = [one.ip_block for one in peers if one.ip_block is not None]
+    selectors = len(peers) - len(blocks)
+    return 2 * selectors + (len(blocks) if _are_prefixes(blocks) else 2)
+
+
+def _service_weight(ports: list[FirewallPort] | None) -> int:
+    if not ports:
+        return 1
+    return len(ports) + len([port for port in ports if port.protocol is TransportProtocol.ICMP])
+
+
+def _are_prefixes(blocks: list[IpBlock]) -> bool:
+    """Whether each is looked up by itself; else all are one set."""
+    return len(blocks) <= MAX_PREFIXES and not any(block.except_ for block in blocks)
 
 
 def _peers(peers: list[FirewallPeer], namespace: str) -> tuple[list[Peer], tuple[PeerSet, ...]]:
     if not peers:
         return [None], ()
+    if len(peers) == 1 and (only := peers[0].ip_block) is not None and not only.except_:
+        return [prefix_of(only.cidr)], ()
     found: list[Peer] = []
     sets: list[PeerSet] = []
     blocks = [one.ip_block for one in peers if one.ip_block is not None]
-    if len(blocks) <= MAX_PREFIXES and not any(block.except_ for block in blocks):
+    if _are_prefixes(blocks):
         found += [prefix_of(block.cidr) for block in blocks]
     else:
         sets.append(AddressBlocks(_without_overlaps(blocks)))
@@ -157,5 +201,5 @@ def _services(ports: list[FirewallPort]) -> list[Service]:
     return [
         Service(number, None if port.port is None else (port.port, port.end_port or port.port))
         for port in ports
-        for number in _NUMBERS[port.protocol]
+        for number in ((TCP,) if port.protocol is TransportProtocol.TCP else _NUMBERS[port.protocol])
     ]

@@ -7,16 +7,33 @@ with source and destination exchanged, so that it judges the connection and not 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from carmel.network.firewall.compile import Chain
 from carmel.network.firewall.lookups import Lookup, Outcome, Shape
 from carmel.network.firewall.model import PolicyRef, RuleRef
-from carmel.network.firewall.nft_state import ChainState, ElementKey, Json, MapState, verdict_json
+from carmel.network.firewall.nft_keys import MACHINE
+from carmel.network.firewall.nft_rules import (
+    DESTINATION,
+    DESTINATION_PORT,
+    SOURCE,
+    SOURCE_PORT,
+    Ask,
+    Counter,
+    Field,
+    Is,
+    Limit,
+    Log,
+    Member,
+    Part,
+    Payload,
+    Rule,
+    Statement,
+    Verdict,
+    Within,
+)
+from carmel.network.firewall.nft_state import ChainState, ElementKey, MapState
 from carmel.resources.firewallpolicy import Action, Direction
 
 _SHORT = {Direction.INGRESS: "in", Direction.EGRESS: "out"}
@@ -25,6 +42,9 @@ _LONGEST_NAME = 80
 _LOG_PREFIX = 120
 """Of the kernel's 127 (NF_LOG_PREFIXLEN)."""
 _LOGS_A_SECOND = 10
+_NEW = (1 << 3).to_bytes(4, MACHINE)
+"""NF_CT_STATE_BIT(IP_CT_NEW), as a number of the machine's."""
+_ETHERTYPE = {4: (0x0800).to_bytes(2), 6: (0x86DD).to_bytes(2)}
 
 
 def short(direction: Direction) -> str:
@@ -61,13 +81,13 @@ def fragment_of(chain: Chain) -> Fragment:
     maps: dict[str, MapState] = {}
     lookups: dict[str, Lookup] = {}
     chains: dict[str, ChainState] = {}
-    seen: Counter[str] = Counter()
-    ways: dict[bool, list[Json]] = {False: [], True: []}
+    seen: dict[str, int] = {}
+    ways: dict[bool, list[Rule]] = {False: [], True: []}
     plain = {Action.DENY: "drop", Action.ALLOW: allow_chain(chain.direction)}
     for lookup in chain.lookups:
         tag = _tag(lookup.shape)
-        name = f"{base}/{tag}.{seen[tag]}"
-        seen[tag] += 1
+        number = seen[tag] = seen.get(tag, -1) + 1
+        name = f"{base}/{tag}.{number}"
         lookups[name] = lookup
         verdicts: dict[ElementKey, str] = {
             key: plain[one.action] if not one.log else _log_chain(base, one.rule) for key, one in lookup.entries.items()
@@ -77,10 +97,9 @@ def fragment_of(chain: Chain) -> Fragment:
         for back, rules in ways.items():
             guards = _guards(lookup.shape, chain.direction, back=back)
             if verdicts.keys() == {()}:
-                rules.append({"expr": [*guards, {"counter": None}, verdict_json(verdicts[()])], "comment": name})
+                rules.append(Rule((*guards, Counter(), Verdict(verdicts[()])), name))
             else:
-                key = _key_expression(lookup.shape, chain.direction, back=back)
-                rules.append({"expr": [*guards, {"vmap": {"key": key, "data": f"@{name}"}}]})
+                rules.append(Rule((*guards, Ask(_key_parts(lookup.shape, chain.direction, back=back), name))))
     chains[base] = ChainState(tuple(ways[False]))
     chains[f"{base}/back"] = ChainState(tuple(ways[True]))
     logged = {one for lookup in chain.lookups for one in lookup.entries.values() if one.log}
@@ -95,13 +114,11 @@ def _log_chain(base: str, rule: RuleRef) -> str:
 def _logging(chain: Chain, outcome: Outcome) -> ChainState:
     """Of what is allowed, new connections; what a change of rules lets go on is not told again."""
     words = f"carmel {outcome.action.value} {chain.policy} {outcome.rule.place}"[: _LOG_PREFIX - 2]
-    new = {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "new"}}
-    only = [new] if outcome.action is Action.ALLOW else []
-    limit = {"limit": {"rate": _LOGS_A_SECOND, "burst": 2 * _LOGS_A_SECOND, "per": "second"}}
+    new = Is(Part(Field.STATE, _NEW), bytes(4), negated=True)
+    only = (new,) if outcome.action is Action.ALLOW else ()
+    limit = Limit(_LOGS_A_SECOND, 2 * _LOGS_A_SECOND)
     verdict = "drop" if outcome.action is Action.DENY else allow_chain(chain.direction)
-    return ChainState(
-        ({"expr": [*only, limit, {"log": {"prefix": f"{words}: "}}]}, {"expr": [verdict_json(verdict)]}),
-    )
+    return ChainState((Rule((*only, limit, Log(f"{words}: "))), Rule((Verdict(verdict),))))
 
 
 def _tag(shape: Shape) -> str:
@@ -120,44 +137,36 @@ def _types(shape: Shape) -> tuple[str, ...]:
     return (*types, *(["inet_proto"] if shape.protocol else []), *(["inet_service"] if shape.port else []))
 
 
-def _address(shape_version: int, direction: Direction, *, back: bool) -> Json:
-    field = "saddr" if (direction is Direction.INGRESS) is not back else "daddr"
-    return {"payload": {"protocol": "ip" if shape_version == 4 else "ip6", "field": field}}
+def _address(version: int, direction: Direction, *, back: bool) -> Payload:
+    return (SOURCE if (direction is Direction.INGRESS) is not back else DESTINATION)[version]
 
 
-def _port(*, back: bool) -> Json:
-    return {"payload": {"protocol": "th", "field": "sport" if back else "dport"}}
+def _port(*, back: bool) -> Payload:
+    return SOURCE_PORT if back else DESTINATION_PORT
 
 
-def _guards(shape: Shape, direction: Direction, *, back: bool) -> list[Json]:
-    guards = []
-    if shape.version is not None and shape.members is None and shape.length is None:
-        family = "ip" if shape.version == 4 else "ip6"
-        guards.append(_is({"meta": {"key": "protocol"}}, family))
+def _guards(shape: Shape, direction: Direction, *, back: bool) -> list[Statement]:
+    guards: list[Statement] = []
+    if shape.version is not None:
+        guards.append(Is(Part(Field.PROTOCOL), _ETHERTYPE[shape.version]))
     if shape.members is not None and shape.version is not None:
         address = _address(shape.version, direction, back=back)
-        guards.append(_is(address, f"@{set_name(shape.members, shape.version)}"))
+        guards.append(Member(address, set_name(shape.members, shape.version)))
     if shape.ports is not None:
         protocol, low, high = shape.ports
-        guards.append(_is({"meta": {"key": "l4proto"}}, protocol))
-        guards.append(_is(_port(back=back), {"range": [low, high]}))
+        guards.append(Is(Part(Field.L4PROTO), protocol.to_bytes(1)))
+        guards.append(Within(_port(back=back), low.to_bytes(2), high.to_bytes(2)))
     return guards
 
 
-def _is(left: Json, right: Any) -> Json:
-    return {"match": {"op": "==", "left": left, "right": right}}
-
-
-def _key_expression(shape: Shape, direction: Direction, *, back: bool) -> Json:
-    parts: list[Json] = []
+def _key_parts(shape: Shape, direction: Direction, *, back: bool) -> tuple[Part, ...]:
+    parts: list[Part] = []
     if shape.length is not None and shape.version is not None:
-        address = _address(shape.version, direction, back=back)
-        whole = 32 if shape.version == 4 else 128
-        network = ipaddress.IPv4Network if shape.version == 4 else ipaddress.IPv6Network
-        mask = network((0, shape.length)).netmask
-        parts.append(address if shape.length == whole else {"&": [address, str(mask)]})
+        bits = 32 if shape.version == 4 else 128
+        mask = ((1 << shape.length) - 1 << bits - shape.length).to_bytes(bits // 8)
+        parts.append(Part(_address(shape.version, direction, back=back), None if shape.length == bits else mask))
     if shape.protocol:
-        parts.append({"meta": {"key": "l4proto"}})
+        parts.append(Part(Field.L4PROTO))
     if shape.port:
-        parts.append(_port(back=back))
-    return parts[0] if len(parts) == 1 else {"concat": parts}
+        parts.append(Part(_port(back=back)))
+    return tuple(parts)

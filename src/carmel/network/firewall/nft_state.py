@@ -1,30 +1,30 @@
-"""What is in an nftables table, as values, and the one transaction that leads from one such state to another.
-
-The words are those of libnftables-json(5).
-"""
+"""What is in an nftables table, as values, and the commands that lead from one such state to another."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
-Json = dict[str, Any]
+from carmel.network.firewall.model import Count
+from carmel.network.firewall.nft_rules import Counted, Rule
+
 ElementKey = tuple[int | str, ...]
 
-FAMILY = "bridge"
-_ADDRESSES = {"ipv4_addr": (socket.AF_INET, 4), "ipv6_addr": (socket.AF_INET6, 16)}
-_CHUNK = 4096
-"""Elements a command: nft sends each command's in as few messages as fit."""
+
+class Interval(NamedTuple):
+    """Addresses from ``first`` up to, but without, ``after``; ``None``: to the last there is."""
+
+    first: bytes
+    after: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class SetState:
-    """``type`` is the elements' type, ``elements`` are as JSON has them, by something to compare them by."""
+    """``elements`` are of the kind ``type``: each a value, or intervals that do not touch one another."""
 
     type: str
-    elements: Mapping[str, Any]
+    elements: frozenset[bytes | Interval]
     interval: bool = False
 
 
@@ -38,11 +38,19 @@ class MapState:
 
 
 @dataclass(frozen=True, slots=True)
-class ChainState:
-    """``hook`` is what makes it a base chain. Rules are lists of statements."""
+class Hook:
+    """Where packets come into a chain: ``number`` of the bridge family's (linux/netfilter_bridge.h)."""
 
-    rules: tuple[Json, ...]
-    hook: Json | None = None
+    number: int
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChainState:
+    """``hook`` is what makes it a base chain."""
+
+    rules: tuple[Rule, ...]
+    hook: Hook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,123 +63,165 @@ class TableState:
 EMPTY_TABLE = TableState()
 
 
-def afresh(table: str, state: TableState) -> Json:
-    """Replaces the whole table, whatever is in it."""
-    named = {"family": FAMILY, "name": table}
+# -- commands ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class AddTable:
+    """No error if it is there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTable:
+    """With all that is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddChain:
+    name: str
+    hook: Hook | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FlushChain:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteChain:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddSet:
+    name: str
+    type: str
+    interval: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AddMap:
+    name: str
+    types: tuple[str, ...]
+    counted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSet:
+    """Or a map."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetElements:
+    """Added to the set, or with ``delete`` taken from it."""
+
+    name: str
+    elements: Collection[bytes | Interval]
+    delete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MapElements:
+    """Added to the map, or with ``delete`` taken from it. ``counts`` are where their counters begin, if not at 0."""
+
+    name: str
+    types: tuple[str, ...]
+    entries: Mapping[ElementKey, str]
+    delete: bool = False
+    counts: Mapping[ElementKey, Count] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AddRule:
+    """At the end of ``chain``. ``count`` is where its counter begins."""
+
+    chain: str
+    rule: Rule
+    count: Count | None = None
+
+
+Command = (
+    AddTable | DeleteTable | AddChain | FlushChain | DeleteChain | AddSet | AddMap | DeleteSet | SetElements
+    | MapElements | AddRule
+)  # fmt: skip
+
+
+def afresh(state: TableState, counted: Iterable[Counted] = ()) -> Iterator[Command]:
+    """Replaces the whole table, whatever is in it. Counters of what is ``counted`` go on from there, where the same
+    key has the same verdict."""
     # To delete what is not there is an error; to add what is there is none.
-    commands = [{"add": {"table": named}}, {"delete": {"table": named}}, {"add": {"table": named}}]
-    return {"nftables": [*commands, *_changes(table, EMPTY_TABLE, state)]}
+    yield from (AddTable(), DeleteTable(), AddTable())
+    maps: dict[str, dict[ElementKey, Count]] = {}
+    rules: dict[tuple[str, str], Count] = {}
+    for one in counted:
+        if one.chain:
+            rules[one.chain, one.name] = one.decided
+        elif one.name in state.maps and state.maps[one.name].entries.get(one.key) == one.verdict:
+            maps.setdefault(one.name, {})[one.key] = one.decided
+    for command in changes(EMPTY_TABLE, state):
+        if isinstance(command, MapElements) and command.name in maps:
+            yield MapElements(command.name, command.types, command.entries, counts=maps[command.name])
+        elif isinstance(command, AddRule) and command.rule.comment is not None:
+            yield AddRule(command.chain, command.rule, rules.get((command.chain, command.rule.comment)))
+        else:
+            yield command
 
 
-def change(table: str, old: TableState, new: TableState) -> Json | None:
-    """Leads from ``old``, which is loaded, to ``new``; ``None`` if they are the same."""
-    commands = list(_changes(table, old, new))
-    return {"nftables": commands} if commands else None
+def changes(old: TableState, new: TableState) -> Iterator[Command]:
+    """Leads from ``old``, which is loaded, to ``new``; nothing if they are the same. What is the same object in both is
+    not looked into.
 
-
-def _changes(table: str, old: TableState, new: TableState) -> Iterator[Json]:
-    """In an order in which nothing names what is not there yet, and nothing is deleted while it is named."""
-    to = _Commands(table)
-    yield from _new_containers(to, old, new)
+    In an order in which nothing names what is not there yet, and nothing is deleted while it is named.
+    """
+    yield from _new_containers(old, new)
     for name, wanted_set in new.sets.items():
-        yield from _set_elements(to, name, old.sets.get(name), wanted_set)
+        yield from _set_elements(name, old.sets.get(name), wanted_set)
     for name, wanted_map in new.maps.items():
-        yield from _map_elements(to, name, old.maps.get(name), wanted_map)
+        yield from _map_elements(name, old.maps.get(name), wanted_map)
     for name, chain in new.chains.items():
         before = old.chains.get(name)
-        if before is None or before.rules != chain.rules:
-            if before is not None:
-                yield to.flush(name)
-            yield from (to.add("rule", chain=name, **rule) for rule in chain.rules)
-    yield from _old_containers(to, old, new)
+        if before is chain or (before is not None and before.rules == chain.rules):
+            continue
+        if before is not None:
+            yield FlushChain(name)
+        yield from (AddRule(name, rule) for rule in chain.rules)
+    yield from _old_containers(old, new)
 
 
-def _new_containers(to: _Commands, old: TableState, new: TableState) -> Iterator[Json]:
+def _new_containers(old: TableState, new: TableState) -> Iterator[Command]:
     """A container's name says its type, so that one that is there already has the right one."""
-    for name, chain in new.chains.items():
-        if name not in old.chains:
-            yield to.add("chain", name=name, **(chain.hook or {}))
-    for name, one in new.sets.items():
-        if name not in old.sets:
-            flags = {"flags": ["interval"]} if one.interval else {}
-            yield to.add("set", name=name, type=one.type, **flags)
-    for name, map_ in new.maps.items():
-        if name not in old.maps:
-            counted = {"stmt": [{"counter": None}]} if map_.counted else {}
-            types = map_.types[0] if len(map_.types) == 1 else list(map_.types)
-            yield to.add("map", name=name, type=types, map="verdict", **counted)
+    yield from (AddChain(name, chain.hook) for name, chain in new.chains.items() if name not in old.chains)
+    yield from (AddSet(name, one.type, one.interval) for name, one in new.sets.items() if name not in old.sets)
+    yield from (AddMap(name, one.types, one.counted) for name, one in new.maps.items() if name not in old.maps)
 
 
-def _old_containers(to: _Commands, old: TableState, new: TableState) -> Iterator[Json]:
-    gone = [name for name in old.chains if name not in new.chains]
-    for name in gone:
-        yield to.flush(name)
-    for name in old.maps:
-        if name not in new.maps:
-            yield to.delete("map", name)
-    for name in old.sets:
-        if name not in new.sets:
-            yield to.delete("set", name)
-    for name in gone:
-        yield to.delete("chain", name)
+def _old_containers(old: TableState, new: TableState) -> Iterator[Command]:
+    gone: Sequence[str] = [name for name in old.chains if name not in new.chains]
+    yield from (FlushChain(name) for name in gone)
+    yield from (DeleteSet(name) for name in old.maps if name not in new.maps)
+    yield from (DeleteSet(name) for name in old.sets if name not in new.sets)
+    yield from (DeleteChain(name) for name in gone)
 
 
-def _set_elements(to: _Commands, name: str, old: SetState | None, new: SetState) -> Iterator[Json]:
-    before = {} if old is None else old.elements
-    if before is new.elements:
+def _set_elements(name: str, old: SetState | None, new: SetState) -> Iterator[Command]:
+    before: frozenset[bytes | Interval] = frozenset() if old is None else old.elements
+    if gone := before - new.elements:
+        yield SetElements(name, gone, delete=True)
+    if come := new.elements - before:
+        yield SetElements(name, come)
+
+
+def _map_elements(name: str, old: MapState | None, new: MapState) -> Iterator[Command]:
+    if old is None:
+        if new.entries:
+            yield MapElements(name, new.types, new.entries)
         return
-    yield from to.elements("delete", name, (value for key, value in before.items() if key not in new.elements))
-    yield from to.elements("add", name, (value for key, value in new.elements.items() if key not in before))
-
-
-def _map_elements(to: _Commands, name: str, old: MapState | None, new: MapState) -> Iterator[Json]:
-    before = {} if old is None else old.entries
+    before = old.entries
     if before is new.entries:
         return
-    changed = {key: verdict for key, verdict in new.entries.items() if before.get(key) != verdict}
-    gone = {key: verdict for key, verdict in before.items() if key in changed or key not in new.entries}
-    yield from to.elements("delete", name, _elements(new.types, gone))
-    yield from to.elements("add", name, _elements(new.types, changed))
-
-
-def _elements(types: tuple[str, ...], entries: Mapping[ElementKey, str]) -> Iterator[list[Any]]:
-    verdicts = {verdict: verdict_json(verdict) for verdict in set(entries.values())}
-    address = _ADDRESSES.get(types[0])
-    for key, verdict in entries.items():
-        parts: Sequence[Any] = key if address is None else [_address(address, key[0]), *key[1:]]
-        yield [parts[0] if len(parts) == 1 else {"concat": parts}, verdicts[verdict]]
-
-
-def _address(kind: tuple[socket.AddressFamily, int], value: int | str) -> str:
-    """Addresses are numbers here. Not by ipaddress, which is ten times as slow: there may be tens of thousands."""
-    assert isinstance(value, int)
-    family, size = kind
-    return socket.inet_ntop(family, value.to_bytes(size))
-
-
-def verdict_json(verdict: str) -> Json:
-    return {verdict: None} if verdict in {"accept", "drop"} else {"goto": {"target": verdict}}
-
-
-class _Commands:
-    def __init__(self, table: str) -> None:
-        self._at = {"family": FAMILY, "table": table}
-
-    def add(self, kind: str, **values: Any) -> Json:
-        return {"add": {kind: {**self._at, **values}}}
-
-    def delete(self, kind: str, name: str) -> Json:
-        return {"delete": {kind: {**self._at, "name": name}}}
-
-    def flush(self, chain: str) -> Json:
-        return {"flush": {"chain": {**self._at, "name": chain}}}
-
-    def elements(self, verb: str, name: str, elements: Iterable[Any]) -> Iterator[Json]:
-        batch: list[Any] = []
-        for one in elements:
-            batch.append(one)
-            if len(batch) == _CHUNK:
-                yield {verb: {"element": {**self._at, "name": name, "elem": batch}}}
-                batch = []
-        if batch:
-            yield {verb: {"element": {**self._at, "name": name, "elem": batch}}}
+    come = {key: verdict for key, verdict in new.entries.items() if before.get(key) != verdict}
+    gone = {key: verdict for key, verdict in before.items() if key in come or key not in new.entries}
+    if gone:
+        yield MapElements(name, new.types, gone, delete=True)
+    if come:
+        yield MapElements(name, new.types, come)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -28,11 +27,11 @@ from carmel.network.host.kernel import KernelState
 from carmel.network.host.observe import observe
 from carmel.network.host.refusals import not_permitted
 from carmel.network.host.steps import Step
+from carmel.network.netns import enter
 
 T = TypeVar("T")
 
 _TUN, _VHOST = Path("/dev/net/tun"), Path("/dev/vhost-net")
-_CLONE_NEWNET = 0x40000000
 _TUNSETIFF, _TUNSETVNETHDRSZ = 0x400454CA, 0x400454D8
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
 _VIRTIO_NET_HEADER_BYTES = 12
@@ -98,18 +97,6 @@ class Netlink:
                 enter(self._namespace)
             self._route = IPRoute()
         return self._route
-
-
-def enter(namespace: Path) -> None:
-    """Move this thread into ``namespace``, for ever."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.setns(fd, _CLONE_NEWNET) != 0:
-            number = ctypes.get_errno()
-            raise Unavailable(f"cannot enter the network namespace {namespace}: {os.strerror(number)}")
-    finally:
-        os.close(fd)
 
 
 def _in_words(step: Step) -> str:

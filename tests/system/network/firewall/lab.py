@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from carmel.network.firewall import NftFirewall, PolicyRef, PortBinding, PortKey, assemble, compile_policy
+from carmel.network.firewall.nft_tables import NftTables
 from carmel.resources.firewallpolicy import FirewallPolicySpec
 from carmel.run import Command, ProgramFailed, Result
+from carmel.storage.build.payload import DEBIAN_PYTHON
 from tests.system.build.guest import Guest, booted
 from tests.system.network.firewall.image import firewall_bundle
 
@@ -49,12 +51,42 @@ class GuestRunner:
         return result
 
 
+# What the kernel answers is there when a send returns, and the next part of a list when one was read.
+_EXCHANGE = """
+import socket, sys
+kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+kernel.setsockopt(socket.SOL_SOCKET, 32, 8 << 20)
+for option in (10, 11):
+    kernel.setsockopt(270, option, 1)
+kernel.bind((0, 0))
+kernel.send(sys.stdin.buffer.read())
+kernel.setblocking(False)
+try:
+    while True:
+        sys.stdout.buffer.write(kernel.recv(1 << 18))
+except BlockingIOError:
+    pass
+"""
+
+
+class GuestTables(NftTables):
+    """The guest's kernel is asked, by a program in the guest."""
+
+    def __init__(self, runner: GuestRunner) -> None:
+        super().__init__()
+        self._runner = runner
+
+    async def _exchange(self, sent: bytes) -> bytes:
+        python = f"/usr/bin/python{DEBIAN_PYTHON}"
+        return (await self._runner.run(Command([python, "-ISEc", _EXCHANGE], stdin=sent))).stdout
+
+
 class Lab:
     """Ports are named by a letter: ``a`` has the address 10.0.0.1 and fd00::1, ``b`` 10.0.0.2 and fd00::2."""
 
     def __init__(self, runner: GuestRunner) -> None:
         self.runner = runner
-        self.firewall = NftFirewall(runner)
+        self.firewall = NftFirewall(GuestTables(runner))
         self.bindings: list[PortBinding] = []
 
     async def sh(self, script: str, *, check: bool = True) -> Result:
@@ -125,6 +157,7 @@ async def lab() -> AsyncIterator[Lab]:
         async with booted(Path(folder), words) as guest:
             await guest.expect(_READY, 90)
             here = Lab(GuestRunner(guest))
-            # Which nft opens for "-"; devtmpfs does not have it.
-            await here.sh("ln -s /proc/self/fd/0 /dev/stdin")
-            yield here
+            try:
+                yield here
+            finally:
+                here.firewall.close()

@@ -12,10 +12,11 @@ import pytest
 
 from carmel.errors import Refused
 from carmel.network.firewall import Connection, NftFirewall, Ruleset
+from carmel.network.firewall.nft_tables import NftTables
 from carmel.resources.firewallpolicy import Direction
 from carmel.run import Command, SystemRunner
 from tests.fakes.firewall_contract import CONTRACT, PEER, PORT, Subject, comes, rules
-from tests.system.network.firewall.wire import UntrackedRunner, Wire, first_packet, marker
+from tests.system.network.firewall.wire import UntrackedTables, Wire, first_packet, marker
 
 _UPLINK = "uplink"
 FORBIDDEN = 1 << 20
@@ -25,7 +26,17 @@ class Real:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._numbers = itertools.count()
-        self.firewall = NftFirewall(UntrackedRunner(), namespace=wire.namespace)
+        self._opened: list[NftFirewall] = []
+        self.firewall = self.another()
+
+    def another(self) -> NftFirewall:
+        """As a daemon has it that starts now."""
+        self._opened.append(NftFirewall(UntrackedTables(self._wire.namespace)))
+        return self._opened[-1]
+
+    def close(self) -> None:
+        for one in self._opened:
+            one.close()
 
     def passes(self, direction: Direction, connection: Connection) -> bool:
         assert PORT.interface is not None
@@ -45,7 +56,9 @@ def real() -> Iterator[Real]:
     os.sched_setaffinity(0, {min(before)})
     try:
         with Wire([_UPLINK, PORT.interface]) as wire:
-            yield Real(wire)
+            made = Real(wire)
+            yield made
+            made.close()
     finally:
         os.sched_setaffinity(0, before)
 
@@ -56,12 +69,14 @@ async def test_contract(real: Real, clause: Callable[[Subject], Awaitable[None]]
 
 
 async def test_a_kernel_that_cannot_refuses_and_keeps_nothing(real: Real) -> None:
-    firewall = NftFirewall(SystemRunner(), namespace=real._wire.namespace)
+    firewall = NftFirewall(NftTables(real._wire.namespace))
     refusal = None
     try:
         await firewall.load(rules(80))
     except Refused as error:
         refusal = error.code
+    finally:
+        firewall.close()
     if refusal is not None:
         assert refusal == "NoBridgeTracking"
         argv = ["nsenter", f"--net={real._wire.namespace}", "--", "nft", "list", "tables"]
@@ -74,7 +89,7 @@ async def test_a_kernel_that_cannot_refuses_and_keeps_nothing(real: Real) -> Non
 async def test_a_new_daemon_takes_over(real: Real) -> None:
     await real.firewall.load(rules(80))
     # Nothing was said to the old one: it was killed.
-    real.firewall = NftFirewall(UntrackedRunner(), namespace=real._wire.namespace)
+    real.firewall = real.another()
     assert comes(real, 80)
     await real.firewall.load(rules(81))
     assert not comes(real, 80)
@@ -98,8 +113,8 @@ async def test_nothing_slips_through_while_rules_change(real: Real) -> None:
         await asyncio.to_thread(denied.wait)
         for port in range(8000, 8010):
             await real.firewall.load(rules(80, port))
-            await NftFirewall(UntrackedRunner(), namespace=real._wire.namespace).load(Ruleset({}, {}, {}))
-            real.firewall = NftFirewall(UntrackedRunner(), namespace=real._wire.namespace)
+            await real.another().load(Ruleset({}, {}, {}))
+            real.firewall = real.another()
             await real.firewall.load(rules(port))
     finally:
         stop.set()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from carmel.network.firewall import Connection, NftFirewall, PortKey, Ruleset, decide
 from carmel.resources.firewallpolicy import Action, Direction
-from tests.system.network.firewall.wire import UntrackedRunner, Wire, first_packet, marker
+from tests.system.network.firewall.wire import UntrackedTables, Wire, first_packet, marker
 from tests.unit.network.firewall.worlds import World, connections, worlds
 
 _VM = {4: ipaddress.ip_address("10.77.0.1"), 6: ipaddress.ip_address("fd77::1")}
@@ -52,7 +52,7 @@ def _allowed(ruleset: Ruleset, port: PortKey, direction: Direction, asked: list[
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(worlds.map(_numbered), min_size=1, max_size=3), st.lists(connections, min_size=1, max_size=20))
 def test_the_kernel_decides_as_the_ruleset_says(wire: Wire, steps: list[World], asked: list[Connection]) -> None:
-    firewall = NftFirewall(UntrackedRunner(), namespace=wire.namespace)
+    firewall = NftFirewall(UntrackedTables(wire.namespace))
     for number, world in enumerate(steps):
         ruleset = world.ruleset()
         asyncio.run(firewall.load(ruleset))
@@ -72,6 +72,7 @@ def test_the_kernel_decides_as_the_ruleset_says(wire: Wire, steps: list[World], 
             assert wire.received(_UPLINK, end) == _allowed(ruleset, port.key, Direction.EGRESS, asked)
         _drain(wire, world)
     asyncio.run(firewall.remove())
+    firewall.close()
 
 
 def _drain(wire: Wire, world: World) -> None:

@@ -1,7 +1,7 @@
 """A bridge in a network namespace of its own, with ports whose other ends are read and written frame by frame.
 
-For kernels without connection tracking on bridges there is ``UntrackedRunner``: it leaves out of what nft is told the
-few statements that need it, so that each packet is judged as the first of its connection.
+For kernels without connection tracking on bridges there is ``UntrackedTables``: it leaves out of what the kernel is
+told the few statements that need it, so that each packet is judged as the first of its connection.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import orjson
-
-from carmel.network.firewall.bursts import burst
 from carmel.network.firewall.model import Address, Connection
-from carmel.run import Command, Result, SystemRunner
+from carmel.network.firewall.nft_rules import Field, Is, Log, SetMark, Statement
+from carmel.network.firewall.nft_state import AddRule, Command
+from carmel.network.firewall.nft_tables import NftTables
 
 _CLONE_NEWNET = 0x40000000
 _ETH_ALL = 3
@@ -148,29 +148,26 @@ def _checksum(head: bytes) -> int:
     return ~total & 0xFFFF
 
 
-class UntrackedRunner:
-    """Runs nft without the statements that name a connection (``ct``)."""
+class UntrackedTables(NftTables):
+    """Has rules without the statements that name a connection."""
 
-    def __init__(self) -> None:
-        self._runner = SystemRunner()
-
-    async def run(
-        self, command: Command, *, check: bool = True, on_line: Callable[[str], None] | None = None
-    ) -> Result:
-        stdin = command.stdin
-        if stdin is not None:
-            with burst():
-                stdin = orjson.dumps({"nftables": [one for one in map(_plain, orjson.loads(stdin)["nftables"]) if one]})
-        plain = Command(command.argv, stdin=stdin, limits=command.limits)
-        return await self._runner.run(plain, check=check, on_line=on_line)
+    async def apply(self, commands: Sequence[Command]) -> None:
+        await super().apply([one for one in map(_plain, commands) if one is not None])
 
 
-def _plain(command: dict[str, Any]) -> dict[str, Any] | None:
-    rule = command.get("add", {}).get("rule")
-    if rule is None or b'"ct"' not in orjson.dumps(rule):
+def _plain(command: Command) -> Command | None:
+    if not isinstance(command, AddRule):
         return command
-    statements = [one for one in rule["expr"] if b'"ct"' not in orjson.dumps(one)]
-    marks = any("mangle" in one for one in rule["expr"])
-    logs = any("log" in one for one in rule["expr"])
+    statements = command.rule.statements
+    plain = tuple(one for one in statements if not _is_about_a_connection(one))
+    if len(plain) == len(statements):
+        return command
     # To let pass by a mark, and to ask for the direction, means nothing here; to set a mark and to log does.
-    return {"add": {"rule": {**rule, "expr": statements}}} if marks or logs else None
+    means = any(isinstance(one, SetMark | Log) for one in statements)
+    return replace(command, rule=replace(command.rule, statements=plain)) if means else None
+
+
+def _is_about_a_connection(statement: Statement) -> bool:
+    if isinstance(statement, Is):
+        return statement.part.source in {Field.STATE, Field.DIRECTION, Field.MARK}
+    return isinstance(statement, SetMark)

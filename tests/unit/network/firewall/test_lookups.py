@@ -59,6 +59,10 @@ def test_overlapping_blocks_keep_their_order() -> None:
     assert decided_by(policy, "10.3.0.1", 81) == "ingress[3]"
 
 
+def entries(policy: CompiledPolicy) -> int:
+    return sum(len(lookup.entries) for chain in policy.chains.values() for lookup in chain.lookups)
+
+
 def test_rules_that_never_decide_are_named() -> None:
     policy = compiled(
         block("10.0.0.0/8", action="Deny"),
@@ -81,7 +85,7 @@ def test_ipv6_and_ipv4_do_not_meet() -> None:
 def test_many_blocks_with_exceptions_are_two_sets() -> None:
     peers = [{"ipBlock": {"cidr": f"10.{number}.0.0/16", "except": [f"10.{number}.7.0/24"]}} for number in range(200)]
     policy = compiled({"peers": [*peers, {"ipBlock": {"cidr": "10.0.0.0/15"}}], "ports": [{"port": 80}]})
-    assert policy.entries == 2
+    assert entries(policy) == 2
     assert decided_by(policy, "10.9.7.1", 80) is None
     assert decided_by(policy, "10.9.8.1", 80) == "ingress[0]"
     assert decided_by(policy, "10.1.7.1", 80) == "ingress[0]"
@@ -95,7 +99,7 @@ def test_rules_that_all_overlap_are_arranged_in_time() -> None:
     ]
     began = time.process_time()
     policy = compiled(*rules)
-    assert policy.entries == 4000
+    assert entries(policy) == 4000
     # A quadratic search would take a hundred times as long.
     assert time.process_time() - began < 10
 

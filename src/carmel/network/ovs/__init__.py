@@ -1,1 +1,0 @@
-"""Open vSwitch as the data plane: bridges and ports by OVSDB, all that decides about a frame by OpenFlow."""
