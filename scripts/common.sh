@@ -14,7 +14,7 @@ apt_packages() {
   case "$1" in
     run) echo python3-venv qemu-system-arm qemu-utils qemu-efi-aarch64 passt nftables openssh-client ca-certificates ;;
     build) echo debian-archive-keyring qemu-user-static e2fsprogs dosfstools mtools fdisk zstd uidmap ;;
-    test) echo curl procps iproute2 openssl faketime hwloc-nox dnsmasq-base busybox-static ;;
+    test) echo curl procps iproute2 openssl faketime hwloc-nox dnsmasq-base busybox-static openvswitch-switch ;;
   esac
 }
 brew_packages() {

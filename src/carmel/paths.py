@@ -109,6 +109,11 @@ class Paths:
         return Path(sys.prefix) / "share" / "carmel" / "images"
 
     @property
+    def nbd_keys(self) -> Path:
+        """Keys of NBD servers, while these are asked something."""
+        return self.runtime / "nbd"
+
+    @property
     def uploads(self) -> Path:
         """Half-received uploads; emptied when the daemon starts."""
         return self.state / "uploads"

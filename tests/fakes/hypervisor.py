@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -55,6 +56,8 @@ class FakeMachine:
         self.presses = 0
         self.moves: list[Pinning] = []
         self.listeners: list[Callable[[str, str], None]] = []
+        # A process has copies of its own of what it was given.
+        self._descriptors = [os.dup(one) for nic in config.nics for one in nic.descriptors]
         self._world = world
         self._state = MachineState.PAUSED if paused else MachineState.RUNNING
         self._launch = Launch(
@@ -72,6 +75,11 @@ class FakeMachine:
     @property
     def pinning(self) -> Pinning | None:
         return self.moves[-1] if self.moves else self.config.pinning
+
+    def close(self) -> None:
+        """What a process does at its end, and a test at its own."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     def end(self, state: MachineState) -> None:
         """The guest shut down or panicked, or QEMU died."""
@@ -148,6 +156,7 @@ class FakeMachine:
 
     def _gone(self, reason: TerminationReason, message: str) -> Termination:
         self._world.machines.pop(self.config.uid, None)
+        self.close()
         self._set(MachineState.ENDED)
         return Termination(
             reason=reason,

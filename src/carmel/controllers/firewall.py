@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from carmel.controllers.firewall_policies import Known, PolicyCache
 from carmel.controllers.firewall_status import Seen, seen_of, status_write
 from carmel.controllers.runtime import ControllerSpec, EventKind, Key, Runtime
-from carmel.errors import CarmelError, Conflict, NotFound
+from carmel.errors import CarmelError, Conflict, NotFound, Refused
 from carmel.network.firewall import Count, FirewallDataPlane, PortBinding, PortSource, RuleRef, Ruleset, assemble
 from carmel.resources.core import NAMESPACE
 from carmel.resources.firewallpolicy import FIREWALL_POLICY, FirewallPolicy
@@ -60,6 +60,16 @@ class FirewallController:
             await self._data_plane.close_unknown()
             self._in_force = True
 
+    async def admit(self, namespace: str, labels: Mapping[str, str]) -> None:
+        """Have the firewall in force, or be sure that a VM with these labels needs none: no policy selects it, so
+        everything is allowed. Raises ``Refused`` otherwise: its ports would be open that are not to be."""
+        try:
+            await self.prepare()
+        except Refused:
+            selecting = (one.policy for key, one in self._compiled.items() if key.namespace == namespace)
+            if any(policy.vm_selector.matches(labels) for policy in selecting):
+                raise
+
     async def reconcile(self, key: Key) -> float | None:
         if key != ALL:
             self._controller.enqueue_after(ALL, _GATHER_SECONDS)
@@ -67,7 +77,13 @@ class FirewallController:
         ports = self._source.bindings()
         ruleset = await self._ruleset(ports)
         if self._in_force or any(port.interface is not None for port in ports):
-            await self._data_plane.load(ruleset)
+            try:
+                await self._data_plane.load(ruleset)
+            except Refused:
+                if self._compiled:
+                    raise
+                # Without a policy nothing is missing where there is no firewall.
+                return None
             self._in_force = True
             await self._tell_who_touched_it()
         counted = await self._data_plane.counters() if self._in_force else {}

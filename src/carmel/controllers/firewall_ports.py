@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from carmel.controllers.runtime import Key, Runtime, key_of
 from carmel.controllers.runtime.informer import Change
@@ -54,7 +54,11 @@ class StorePorts:
         port = self._resources.parse(stored)
         vm = self._vms.get(Key(stored.namespace, port.spec.vm_ref.name))
         labels = _own_labels((stored if vm is None else vm).json())
-        return _Known(_versions(stored, vm), binding_of(port, labels))
+        binding = binding_of(port, labels)
+        if vm is None or vm.uid != port.spec.owner:
+            # Whoever writes a Port could name another VM's interface in it.
+            binding = replace(binding, interface=None)
+        return _Known(_versions(stored, vm), binding)
 
     def _vm(self, stored: Stored) -> tuple[str, LabelledVm]:
         known = self._labelled.get(key_of(stored))

@@ -26,6 +26,7 @@ from carmel.controllers.runtime import (
     remove_condition,
     set_conditions,
 )
+from carmel.controllers.volume_export import Exports
 from carmel.errors import CarmelError, InternalError, NotFound, Refused, Unavailable
 from carmel.resources.base import JsonObject, StatusError
 from carmel.resources.datastore import DATASTORE
@@ -43,9 +44,10 @@ _WAITING = ("ImageNotFound", "ImageNotReady")
 
 
 class VolumeController:
-    def __init__(self, runtime: Runtime, datastores: Datastores) -> None:
+    def __init__(self, runtime: Runtime, datastores: Datastores, exports: Exports) -> None:
         self._runtime = runtime
         self._datastores = datastores
+        self._exports = exports
         self._resources: Resources[Volume] = runtime.resources(VOLUME, Volume, manager="volume-controller")
         self._images = runtime.resources(IMAGE, Image)
         self._machines = runtime.resources(VIRTUAL_MACHINE, VirtualMachine)
@@ -73,6 +75,10 @@ class VolumeController:
         if volume.metadata.deletion_timestamp is not None:
             return await self._delete(volume)
         volume = await self._resources.add_finalizer(volume, FINALIZER)
+        if volume.spec.export is not None:
+            capacity = await self._exports.capacity(volume, await self._resources.list())
+            await self._show_ready(volume, StoredVolume(capacity, 0, None), None)
+            return _MEASURE_SECONDS
         datastore = self._datastores.get(volume.spec.datastore_ref.name)
         stored = await asyncio.to_thread(datastore.volumes.find, _uid(volume))
         if stored is None:
@@ -171,8 +177,9 @@ class VolumeController:
             )
             await self._show(key_of(volume), error, 1)
             return None
-        datastore = self._datastores.get(volume.spec.datastore_ref.name)
-        await datastore.directory.remove_volume(_uid(volume))
+        if volume.spec.export is None:
+            datastore = self._datastores.get(volume.spec.datastore_ref.name)
+            await datastore.directory.remove_volume(_uid(volume))
         await self._resources.remove_finalizer(volume, FINALIZER)
         return None
 
@@ -184,8 +191,9 @@ class VolumeController:
             status.phase = VolumePhase.READY
             status.capacity_bytes = stored.capacity
             # Whole MiB: it changes with every write of the guest, and each change is a write to the store.
-            status.allocated_bytes = -(-stored.allocated // MIB) * MIB
-            status.format = "qcow2"
+            exported = one.spec.export is not None
+            status.allocated_bytes = None if exported else -(-stored.allocated // MIB) * MIB
+            status.format = "raw" if exported else "qcow2"
             status.image_uid = stored.image_uid
             status.error = None
             conditions = [condition("Ready", "True", "Created", generation=generation)]

@@ -16,17 +16,17 @@ from carmel.controllers.image_download import ImageDownloads
 from carmel.controllers.image_source import ImageSources
 from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.namespaces import add_namespace_controller
-from carmel.controllers.network import NetworkController
 from carmel.controllers.network.cablenics import CableNics
-from carmel.controllers.network.usernics import UserNics
+from carmel.controllers.offload import Relays
 from carmel.controllers.placement import Mover, Places, Rebalancer, Surveyor
 from carmel.controllers.placement.hotplug import Hotplug
 from carmel.controllers.runtime import Runtime
 from carmel.controllers.virtualmachine import Dependencies, LaunchedSpecs, VirtualMachineController
 from carmel.controllers.virtualmachine.nics import NicSources
 from carmel.controllers.volume import VolumeController
+from carmel.controllers.volume_export import Exports
 from carmel.daemon.disks import DatastoreDisks
-from carmel.daemon.hostnetworks import host_networks
+from carmel.daemon.hostnetworks import HostNetworking
 from carmel.daemon.offload import Offload
 from carmel.daemon.platform import describe
 from carmel.daemon.seeds import CloudInitSeeds
@@ -54,6 +54,7 @@ class Controllers:
         facts: HostFacts,
         surveyor: Surveyor,
         qemu_user: str,
+        relays: Relays,
     ) -> None:
         self.running = False
         self._runtime = runtime
@@ -62,15 +63,15 @@ class Controllers:
         self._url = ""
         user = process_user(qemu_user)
         self._datastore = DatastoreController(runtime, datastores, paths, runner, user)
-        self._volume = VolumeController(runtime, datastores)
+        exports = Exports(datastores, runner, paths.nbd_keys, user)
+        self._volume = VolumeController(runtime, datastores, exports)
         self._image = ImageController(runtime, datastores, ImageSources(paths, runner))
         self.uploads = ImageUploads(runtime, datastores, self._image)
         self.downloads = ImageDownloads(runtime, datastores)
         backends = Backends(runner, user=user.uid if user else None, group=user.gid if user else None)
-        self._host_networks = host_networks(runtime, paths, runner)
-        self._network = NetworkController(runtime, backends, self._host_networks)
+        self._networking = HostNetworking(runtime, paths, runner, backends)
         self._host = HostController(runtime, facts, self._ask_hypervisor, self._endpoints, surveyor)
-        self._offload = Offload(runtime, runner, surveyor.ledger, self._look_at)
+        self._offload = Offload(runtime, runner, surveyor.ledger, relays, self._look_at, self._host.look_again)
         self._hotplug = Hotplug(self._host.machine_changed, self._offload.host_changed)
         launched = LaunchedSpecs(paths)
         mover = Mover(surveyor.ledger, hypervisor, launched)
@@ -82,7 +83,7 @@ class Controllers:
                 disks=DatastoreDisks(datastores),
                 nics=NicSources(
                     [
-                        UserNics(backends, runtime.clock),
+                        *self._networking.sources,
                         CableNics(runtime, paths, user.gid if user else None),
                         self._offload.nics,
                     ]
@@ -102,11 +103,10 @@ class Controllers:
 
     async def start(self) -> None:
         await self._datastore.ensure_default()
-        await self._network.ensure_default()
         await self._host.ensure()
         await self._host.learn()
         await self._machines.restore_places()
-        await self._host_networks.begin()
+        await self._networking.start()
         await self._offload.begin()
         await self._runtime.start()
         await self._machines.start()
@@ -121,7 +121,7 @@ class Controllers:
         await asyncio.gather(self._machines.stop(), self._image.stop())
         await self._runtime.stop(STOP_SECONDS)
         await self._offload.close()
-        await self._host_networks.close()
+        await self._networking.close()
 
     def serve_at(self, url: str) -> None:
         """Where the API server answers: told in the Host."""
@@ -132,7 +132,8 @@ class Controllers:
         self._machines.look(uid)
 
     def _endpoints(self) -> list[HostEndpoint]:
-        return [HostEndpoint(name="https", url=self._url)] if self._url else []
+        own = [HostEndpoint(name="https", url=self._url)] if self._url else []
+        return [*own, *self._offload.endpoints()]
 
     async def _ask_hypervisor(self) -> HypervisorFacts:
         return describe(await self._hypervisor.platform(), self._facts)

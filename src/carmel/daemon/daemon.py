@@ -14,8 +14,10 @@ from carmel.apiserver.app import ApiConfig, App, build_app
 from carmel.apiserver.authorization import Authorizer
 from carmel.apiserver.credentials import Credentials
 from carmel.apiserver.identity import Authenticator
+from carmel.apiserver.server import ServerConfig
 from carmel.controllers.datastore import Datastores
 from carmel.controllers.host_facts import read_facts
+from carmel.controllers.offload import Relays
 from carmel.controllers.placement import Surveyor
 from carmel.controllers.runtime import Runtime
 from carmel.daemon.assembly import Controllers
@@ -52,7 +54,7 @@ class Daemon(BaseDaemon):
         datastores = Datastores()
         self._stack.callback(datastores.close_all)
         controllers = Controllers(
-            runtime, hypervisor, datastores, paths, runner, facts, surveyor, self._options.qemu_user
+            runtime, hypervisor, datastores, paths, runner, facts, surveyor, self._options.qemu_user, self._relays()
         )
         self._stack.push_async_callback(controllers.stop)
         await controllers.start()
@@ -60,6 +62,11 @@ class Daemon(BaseDaemon):
         server = await self._serve(self._app(runtime, controllers, hypervisor), runner)
         controllers.serve_at(server.url)
         self._tell_ready(server)
+
+    def _relays(self) -> Relays:
+        """To SmartNICs: where HTTPS is served, too."""
+        address = self._options.https_address
+        return Relays(address, ServerConfig(https_address=address).url_host)
 
     def _app(self, runtime: Runtime, controllers: Controllers, hypervisor: QemuHypervisor) -> App:
         vms = runtime.resources(VIRTUAL_MACHINE, VirtualMachine)

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from carmel.controllers.offload import Claims, FunctionNics, Links, SmartNICController
+from carmel.controllers.offload import Claims, FunctionNics, Links, Relays, SmartNICController
+from carmel.controllers.offload.mirroring import Mirroring
 from carmel.controllers.placement.ledger import Ledger
 from carmel.controllers.runtime import Runtime
+from carmel.resources.host import HostEndpoint
 from carmel.run import Runner
 from carmel.smartnic.hostside import read_host_side
 from carmel.smartnic.vfio import VfioFunctions
 
 
 class Offload:
-    """``nics`` is the source of NICs that are functions. ``wake`` is told which VM to look at again, by its uid."""
+    """``nics`` is the source of NICs that are functions. ``wake`` is told which VM to look at again, by its uid;
+    ``endpoints_changed`` that ``endpoints`` are others."""
 
-    def __init__(self, runtime: Runtime, runner: Runner, ledger: Ledger, wake: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        runner: Runner,
+        ledger: Ledger,
+        relays: Relays,
+        wake: Callable[[str], None],
+        endpoints_changed: Callable[[], None],
+    ) -> None:
         self._ledger = ledger
         self._claims = Claims(runtime)
         self._links = Links()
+        self._relays = relays
         functions = VfioFunctions(runner)
         self.nics = FunctionNics(self._claims, self._links, functions, self._distances)
         self._controller = SmartNICController(
-            runtime, self._links, self._claims, self.nics, functions, read_host_side, wake
+            runtime, self._links, self._claims, self.nics, functions, read_host_side, relays, wake
         )
+        Mirroring(runtime, self._links)
+        relays.listen(endpoints_changed)
 
     async def begin(self) -> None:
         """Before any VM is looked at, for what VMs have is theirs."""
@@ -31,6 +45,11 @@ class Offload:
 
     async def close(self) -> None:
         await self._links.close()
+        await self._relays.close()
+
+    def endpoints(self) -> list[HostEndpoint]:
+        """Those of this host that lead to its NICs."""
+        return self._relays.endpoints()
 
     def host_changed(self) -> None:
         """PCI functions came, went or changed their drivers."""

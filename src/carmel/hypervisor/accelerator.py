@@ -6,13 +6,12 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from carmel.hypervisor.abilities import QemuAbilities
+from carmel.hypervisor.account import KVM_DEVICE
 from carmel.hypervisor.config import Accelerator
 
 _MACHINE_NAMES = {"arm64": "aarch64", "amd64": "x86_64"}
-KVM_DEVICE = Path("/dev/kvm")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from carmel.errors import Refused
-from carmel.hypervisor.accelerator import KVM_DEVICE
 
 DEFAULT_USER = "carmel-qemu"
+KVM_DEVICE = Path("/dev/kvm")
 
 
 @dataclass(frozen=True, slots=True)

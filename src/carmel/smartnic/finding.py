@@ -102,11 +102,12 @@ def _name_at(address: str, host: HostSide) -> str | None:
 
 
 def _remembered(told: FunctionStatus, host: HostSide, before: FunctionStatus | None) -> _Place | None:
-    """One that vfio-pci has shows its MAC address to nobody: it is where it was seen last."""
+    """One that vfio-pci has, or that is on its way there, shows its MAC address to nobody: it is where it was seen
+    last."""
     if before is None or before.pci_address is None or (before.mac, before.serial) != (told.mac, told.serial):
         return None
     device = host.pci.get(before.pci_address)
-    if device is None or device.driver != VFIO or device.class_code >> 16 != _CLASSES[told.kind]:
+    if device is None or device.driver not in {VFIO, None} or device.class_code >> 16 != _CLASSES[told.kind]:
         return None
     return _Place(device)
 

@@ -19,9 +19,10 @@ from carmel.client.endpoint import Context, HttpsEndpoint
 from carmel.client.objects import JsonObject
 from carmel.errors import CarmelError, Forbidden, NotFound, Refused, Unavailable
 from carmel.resources.smartnic import Trust
+from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS, SMART_NICS
 from carmel.smartnic.reading import NicFacts, NicPort, PortKey, read_nic, read_port
 from carmel.smartnic.trouble import told
-from carmel.smartnic.watching import NAMESPACES, NETWORKS, POLICIES, PORTS, SMART_NICS, Told, Watcher
+from carmel.smartnic.watching import Told, Watcher
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ kind is caught by it, and what is half done is done to its end by doing it again
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Protocol
 
@@ -66,7 +67,13 @@ class VfioFunctions:
     async def bind(self, address: str) -> None:
         async with self._lock:
             await self._load()
-            await asyncio.to_thread(self._become, _checked(address), VFIO)
+            try:
+                await asyncio.to_thread(self._become, _checked(address), VFIO)
+            except Refused:
+                # Not left without any driver: the host would not find it again.
+                with contextlib.suppress(Refused):
+                    await asyncio.to_thread(self._return, address)
+                raise
 
     async def give_back(self, address: str) -> None:
         async with self._lock:

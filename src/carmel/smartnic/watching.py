@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from carmel.client.api import Client, Selection
-from carmel.client.discovery import CARMEL_API, ResourceType
+from carmel.client.discovery import ResourceType
 from carmel.client.endpoint import Context, HttpsEndpoint
 from carmel.client.objects import JsonObject, metadata
 from carmel.errors import CarmelError, Expired, Forbidden, Unauthorized
@@ -18,18 +18,6 @@ FIRST_SECONDS, LONGEST_SECONDS = 0.25, 8.0
 """Between tries. A NIC that was started anew is found again before anybody waits for it in earnest."""
 _FORBIDDEN_SECONDS = 60.0
 _LIST_SECONDS = 10.0
-
-
-def _kind(plural: str, singular: str, kind: str, *, namespaced: bool, api_version: str = CARMEL_API) -> ResourceType:
-    return ResourceType(api_version, plural, singular, kind, namespaced)
-
-
-SMART_NICS = _kind("smartnics", "smartnic", "SmartNIC", namespaced=False)
-NETWORKS = _kind("networks", "network", "Network", namespaced=False)
-PORTS = _kind("ports", "port", "Port", namespaced=True)
-POLICIES = _kind("firewallpolicies", "firewallpolicy", "FirewallPolicy", namespaced=True)
-NAMESPACES = _kind("namespaces", "namespace", "Namespace", namespaced=False, api_version="v1")
-"""Not looked up: what a host may ask of its NIC are these, and discovery is one more thing to be allowed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,17 @@ class DirectoryDatastore:
             if (ours.st_dev, ours.st_ino) != (now.st_dev, now.st_ino):
                 raise missing(self.root)
 
+    def require_writable(self) -> None:
+        """Raises ``Refused`` (``DatastoreReadOnly``) when the kernel took the file system for broken."""
+        with explained("look at the datastore"):
+            if os.statvfs(self.root).f_flag & os.ST_RDONLY:
+                raise Refused(
+                    f"the file system of {self.root} became read-only: its disk failed to read or write",
+                    code="DatastoreReadOnly",
+                    hint="the kernel's log (dmesg) says what happened; it is mounted anew when nothing uses it",
+                    retryable=True,
+                )
+
     def require_free(self, size: int, what: str) -> None:
         """Raises ``InsufficientStorage``, retryable, unless ``size`` bytes and the reserve are free."""
         free = self.capacity().free_bytes

@@ -55,12 +55,15 @@ async def test_ports_follow_their_vms(tmp_path: Path) -> None:
         key = PortKey("default", "web-0")
         await store.create(PORT, port())
         await settled(PortBinding(key, "web", {}))
-        await store.create(VIRTUAL_MACHINE, vm(app="web"))
+        owner = (await store.create(VIRTUAL_MACHINE, vm(app="web"))).uid
         await settled(PortBinding(key, "web", {"app": "web"}))
         assert source.vms() == [LabelledVm("default", "web", {"app": "web"})]
         there = port(dataPlane="Host", interface="cmp0", addresses=["10.0.0.1"])
         await store.replace(PORT, there, subresource="status")
         address = (ipaddress.ip_address("10.0.0.1"),)
+        # Whoever says so is not the VM's own port.
+        await settled(PortBinding(key, "web", {"app": "web"}, address))
+        await store.replace(PORT, port() | {"spec": port()["spec"] | {"owner": owner}})
         await settled(PortBinding(key, "web", {"app": "web"}, address, "cmp0"))
         await store.replace(VIRTUAL_MACHINE, vm(app="db"))
         await settled(PortBinding(key, "web", {"app": "db"}, address, "cmp0"))

@@ -17,9 +17,9 @@ from carmel.daemon import logs
 from carmel.daemon.base import check_database
 from carmel.daemon.guard import GuardedStore
 from carmel.daemon.lock import StateLock
-from carmel.daemon.measures import families
+from carmel.daemon.measures import families, node_cpu
 from carmel.daemon.notify import ServiceManager
-from carmel.daemon.options import parse_options
+from carmel.daemon.options import Role, parse_options
 from carmel.errors import Refused, Unavailable
 from carmel.paths import Paths
 from carmel.resources.core import SECRET
@@ -31,6 +31,9 @@ def test_options_win_over_the_environment(tmp_path: Path) -> None:
     options = parse_options(["--run-dir", str(tmp_path)], env)
     assert (options.paths.state, options.paths.runtime, options.https_port) == (Path("/env/state"), tmp_path, 7443)
     assert options.log_level == "info"
+    assert options.role is Role.HOST
+    assert parse_options(["--role", "smartnic"], env).role is Role.SMARTNIC
+    assert parse_options([], {**env, "CARMEL_ROLE": "smartnic"}).role is Role.SMARTNIC
     assert (options.https_address, options.https_names) == ("127.0.0.1", ())
     wide = {**env, "CARMEL_HTTPS_ADDRESS": "0.0.0.0", "CARMEL_HTTPS_NAMES": "pi.lan,10.0.0.7"}
     assert parse_options([], wide).https_address == "0.0.0.0"
@@ -49,6 +52,8 @@ def test_options_win_over_the_environment(tmp_path: Path) -> None:
         (["--log-level", "loud"], {}),
         ([], {"CARMEL_LOG_LEVEL": "loud"}),
         ([], {"CARMEL_HTTPS_PORT": "x"}),
+        (["--role", "router"], {}),
+        ([], {"CARMEL_ROLE": "router"}),
         (["--nonsense"], {}),
     ],
 )
@@ -138,6 +143,15 @@ def test_metrics_of_all_controllers_are_one_family_each() -> None:
         if one.name.endswith("_bucket") and dict(one.labels)["controller"] == "b"
     }
     assert (buckets["60.0"], buckets["+Inf"]) == (0, 1)
+
+
+def test_the_machines_cpu_time_is_measured(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    a_second = os.sysconf("SC_CLK_TCK")
+    stat.write_text(f"cpu  {3 * a_second} 0 {a_second} {9 * a_second} 0 0 {a_second // 2} 0 0 0\ncpu0 1 2 3 4\n")
+    found = {dict(one.labels)["mode"]: one.value for one in node_cpu(stat).samples}
+    assert (found["user"], found["system"], found["idle"], found["softirq"]) == (3, 1, 9, 0.5)
+    assert node_cpu(tmp_path / "nothing").samples == ()
 
 
 async def _tail(files: list[Path], **options: int | None) -> bytes:

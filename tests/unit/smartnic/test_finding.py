@@ -69,6 +69,11 @@ def test_one_that_vfio_has_is_where_it_was_seen_last(bus: FakePciBus) -> None:
     bus.write("sys/bus/pci/drivers_probe", "0000:01:00.0")
     (found,) = find(bus, before=tuple(before))
     assert (found.pci_address, found.driver, found.state) == ("0000:01:00.0", "vfio-pci", FunctionState.FREE)
+    # On its way there it has no driver at all.
+    bus.write("sys/bus/pci/devices/0000:01:00.0/driver/unbind", "0000:01:00.0")
+    (between,) = find(bus, before=(found,))
+    assert (between.pci_address, between.driver, between.state) == ("0000:01:00.0", None, FunctionState.FREE)
+    bus.write("sys/bus/pci/drivers_probe", "0000:01:00.0")
     # Another function of that name is not it.
     (other,) = find(bus, told(mac="52:54:00:ca:01:99"), before=tuple(before))
     assert other.state is FunctionState.MISSING

@@ -16,6 +16,7 @@ from carmel.controllers.image_source import ImageSources
 from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.runtime import Runtime
 from carmel.controllers.volume import VolumeController
+from carmel.controllers.volume_export import Exports
 from carmel.errors import NotFound
 from carmel.paths import Paths
 from carmel.resources.base import JsonObject
@@ -24,6 +25,7 @@ from carmel.resources.image import IMAGE
 from carmel.resources.kinds import Kind
 from carmel.resources.volume import VOLUME
 from carmel.run import Runner, SystemRunner
+from carmel.storage.drive import Drives
 from carmel.storage.files import ProcessUser
 from carmel.store.protocol import Store
 from tests.stores import open_store
@@ -108,6 +110,7 @@ async def open_world(
     runner: Runner | None = None,
     sources: Callable[[Paths, Runner], ImageSources] = ImageSources,
     user: ProcessUser | None = None,
+    drives: Drives | None = None,
 ) -> AsyncIterator[World]:
     """All of it, on what an earlier world left in ``root``."""
     paths = Paths(state=root / "state", runtime=root / "run", cache=root / "cache")
@@ -116,9 +119,9 @@ async def open_world(
     async with open_store(root) as store:
         runtime = Runtime(store, "test")
         datastores = Datastores()
-        datastore_controller = DatastoreController(runtime, datastores, paths, used, user)
+        datastore_controller = DatastoreController(runtime, datastores, paths, used, user, drives)
         images = ImageController(runtime, datastores, sources(paths, used))
-        VolumeController(runtime, datastores)
+        VolumeController(runtime, datastores, Exports(datastores, used, paths.nbd_keys, user))
         uploads, downloads = ImageUploads(runtime, datastores, images), ImageDownloads(runtime, datastores)
         world = World(store, paths, runtime, datastores, images, uploads, downloads)
         await datastore_controller.ensure_default()

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from carmel.controllers.network.hosted import FINALIZER, HostedNetworks
 from carmel.controllers.network.hostnetworks import HostNetworks, is_hosted
-from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, Watch, condition, key_of, set_conditions
+from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, condition, key_of, set_conditions
+from carmel.controllers.runtime.informer import Change
 from carmel.errors import AlreadyExists
 from carmel.network import cabling
 from carmel.network.backends import Backends
-from carmel.resources.base import Condition, JsonObject, ObjectMeta
+from carmel.resources.base import Condition, ObjectMeta
 from carmel.resources.network import NETWORK, Network, NetworkProvider
 from carmel.resources.port import PORT, DataPlane
 
@@ -40,11 +41,12 @@ class NetworkController:
                 "network",
                 NETWORK,
                 self.reconcile,
-                watches=(Watch(PORT, _network_of),),
                 workers=1,
                 on_failure=runtime.show_failure(self._resources),
             )
         )
+
+        runtime.informer(PORT).listen(self._port_changed)
 
     async def ensure_default(self) -> None:
         """Make the network ``default`` if there is none. To be called when the daemon starts."""
@@ -65,6 +67,13 @@ class NetworkController:
         if network.metadata.deletion_timestamp is None and network.spec.data_plane is DataPlane.HOST:
             await self._show(network)
         return None
+
+    def _port_changed(self, change: Change) -> None:
+        """Only how many there are is of interest."""
+        networks = [state["spec"]["networkRef"]["name"] for state in change.states]
+        if len(networks) < 2 or networks[0] != networks[1]:
+            for name in networks:
+                self._controller.enqueue(Key(None, name))
 
     def _others_may_have_room(self) -> None:
         """What a network that is gone had (a subnet, an uplink) may be what others are refused for."""
@@ -88,10 +97,6 @@ class NetworkController:
             return _Means("datagrams", await asyncio.to_thread(cabling.queue_problem))
         choice = await self._backends.choice()
         return _Means(choice.backend.value, choice.reason)
-
-
-def _network_of(port: JsonObject) -> list[Key]:
-    return [Key(None, port["spec"]["networkRef"]["name"])]
 
 
 def _conditions(network: Network, means: _Means) -> list[Condition]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from carmel.controllers.network.hosted_status import Seen, describe, looks_again
+from carmel.controllers.network.hosted_status import MEND_SECONDS, Seen, describe, looks_again
 from carmel.controllers.network.hostnetworks import Switching
 from carmel.controllers.network.plans import network_plan
 from carmel.controllers.runtime import (
@@ -33,6 +33,7 @@ class HostedNetworks:
         self._host = host
         self._resources = resources
         self._ports = runtime.informer(PORT)
+        self._ensured: dict[str, tuple[NetworkPlan, float]] = {}
 
     async def settle(self, network: Network) -> float | None:
         """Answers in how many seconds to look again."""
@@ -45,12 +46,24 @@ class HostedNetworks:
             plane = await self._host.plane()
             network = await self._resources.add_finalizer(network, FINALIZER)
             try:
-                await plane.ensure_network(plan)
+                await self._ensure(plan, plane)
             finally:
                 taken = await self._takeover(network, plan, plane)
         except Refused as error:
             refusal = error
         return await self._show(network, Seen(plan, taken, refusal, self._count(network)))
+
+    async def _ensure(self, plan: NetworkPlan, plane: DataPlane) -> None:
+        """Not at each Port that comes or goes, unless an uplink may have been put back meanwhile."""
+        if plan.uplink is not None and plan.uplink.takeover:
+            await plane.ensure_network(plan)
+            return
+        now = self._runtime.clock.monotonic()
+        before = self._ensured.pop(plan.name, None)
+        if before is None or before[0] != plan or now >= before[1]:
+            await plane.ensure_network(plan)
+            before = (plan, now + MEND_SECONDS - 1.0)
+        self._ensured[plan.name] = before
 
     async def _takeover(self, network: Network, plan: NetworkPlan, plane: DataPlane) -> Takeover | None:
         """How it goes, after it was confirmed if somebody does."""
@@ -67,6 +80,7 @@ class HostedNetworks:
         """It is another's to switch by now, or is being deleted: remove what it has here."""
         if FINALIZER not in (network.metadata.finalizers or []):
             return None
+        self._ensured.pop(network.metadata.name, None)
         try:
             plane = await self._host.plane()
             await plane.remove_network(network.metadata.name)

@@ -108,7 +108,8 @@ class NicPortController:
         try:
             await self._plug(plane, key, wish)
         except (Refused, NotFound) as error:
-            await self._show_refusal(port, Refusal(error.code, error_message(error)))
+            refusal = Refusal(error.code, error_message(error))
+            await self._show_refusal(port, refusal, as_before=key in self.plugged)
             return _RETRY_SECONDS
         await self._show(port, wish)
         return None
@@ -150,8 +151,9 @@ class NicPortController:
                 return
             if wish.function_mac is not None:
                 await self._model.set_mac(wish.function, wish.function_mac)
-            self.plugged[key] = wish.plan
+            # A plan that is refused leaves the port as it was.
             await plane.attach(wish.plan)
+            self.plugged[key] = wish.plan
         self._itself.look_again()
 
     async def _have_a_firewall(self, plane: DataPlane) -> None:
@@ -161,8 +163,9 @@ class NicPortController:
         except Refused:
             if not len(self._policies):
                 return
-            for key in list(self.plugged):
-                await plane.detach(self.plugged.pop(key).interface)
+            self.plugged.clear()
+            for interface in await plane.attached():
+                await plane.detach(interface)
             raise
 
     def _is_there(self, plan: PortPlan) -> bool:
@@ -187,11 +190,14 @@ class NicPortController:
         now = self._runtime.clock.now()
         await self._resources.update_status(port, lambda one: describe_plugged(one, plugged, now))
 
-    async def _show_refusal(self, port: Port, refusal: Refusal) -> None:
+    async def _show_refusal(self, port: Port, refusal: Refusal, *, as_before: bool = False) -> None:
+        """``as_before``: it is plugged as it was to be before it was changed."""
         before = find_condition(port.status, "Ready")
         now = self._runtime.clock.now()
         try:
-            await self._resources.update_status(port, lambda one: describe_unplugged(one, self._name, refusal, now))
+            await self._resources.update_status(
+                port, lambda one: describe_unplugged(one, self._name, refusal, now, as_before=as_before)
+            )
         except NotFound:
             return
         if port.spec.function is not None and (before is None or before.reason != refusal.reason):

@@ -61,12 +61,14 @@ def _plugged(port: Port, plugged: Plugged, generation: int | None) -> Iterator[C
         yield condition(_MAC, "False", "MacNotSettable", message, generation=generation)
 
 
-def describe_unplugged(port: Port, smart_nic: str, refusal: Refusal, now: datetime) -> None:
+def describe_unplugged(port: Port, smart_nic: str, refusal: Refusal, now: datetime, *, as_before: bool) -> None:
+    """``as_before``: what it was changed to is refused, and what it was goes on."""
     status, generation = port.status, port.metadata.generation
     status.observed_generation = generation
     status.data_plane = DataPlane.SMART_NIC
     status.smart_nic = smart_nic
-    status.function = status.interface = status.mac = status.addresses = None
-    status.counters = status.counted_at = None
-    remove_condition(status, _MAC)
+    if not as_before:
+        status.function = status.interface = status.mac = status.addresses = None
+        status.counters = status.counted_at = None
+        remove_condition(status, _MAC)
     set_conditions(status, [condition("Ready", "False", refusal.reason, refusal.message, generation=generation)], now)

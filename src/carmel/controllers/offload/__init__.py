@@ -11,5 +11,6 @@ from carmel.controllers.offload.claims import Claims
 from carmel.controllers.offload.controller import SmartNICController
 from carmel.controllers.offload.links import Links
 from carmel.controllers.offload.nics import FunctionNics
+from carmel.controllers.offload.relays import Relays
 
-__all__ = ["Claims", "FunctionNics", "Links", "SmartNICController"]
+__all__ = ["Claims", "FunctionNics", "Links", "Relays", "SmartNICController"]

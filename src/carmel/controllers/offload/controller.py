@@ -9,8 +9,20 @@ from collections.abc import Callable, Sequence
 from carmel.controllers.offload.claims import MANAGER, Claims
 from carmel.controllers.offload.links import Links
 from carmel.controllers.offload.nics import FunctionNics
+from carmel.controllers.offload.relays import Relays
 from carmel.controllers.offload.telling import tell, verdict, with_owners
-from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, Watch, condition, key_of, set_conditions
+from carmel.controllers.runtime import (
+    ControllerSpec,
+    Key,
+    Resources,
+    Runtime,
+    Watch,
+    condition,
+    error_message,
+    find_condition,
+    key_of,
+    set_conditions,
+)
 from carmel.errors import CarmelError, Refused
 from carmel.resources.base import JsonObject
 from carmel.resources.core import SECRET, Secret
@@ -45,6 +57,7 @@ class SmartNICController:
         nics: FunctionNics,
         functions: Functions,
         read_host: ReadHost,
+        relays: Relays,
         wake: Callable[[str], None],
     ) -> None:
         self._runtime = runtime
@@ -53,6 +66,7 @@ class SmartNICController:
         self._nics = nics
         self._functions = functions
         self._read_host = read_host
+        self._relays = relays
         self._wake = wake
         self._resources: Resources[SmartNIC] = runtime.resources(SMART_NIC, SmartNIC, manager=MANAGER)
         self._secrets: Resources[Secret] = runtime.resources(SECRET, Secret)
@@ -79,13 +93,14 @@ class SmartNICController:
     async def reconcile(self, key: Key) -> float | None:
         smart_nic = await self._resources.find(key)
         if smart_nic is None:
-            await self._links.drop(key.name)
+            await self._drop(key.name)
             return None
         if smart_nic.metadata.deletion_timestamp is not None:
             return await self._delete(smart_nic)
         smart_nic = await self._resources.add_finalizer(smart_nic, FINALIZER)
+        smart_nic = await self._relay(smart_nic)
         view = await self._view(smart_nic)
-        if view.connecting and smart_nic.status.conditions:
+        if view.connecting and find_condition(smart_nic.status, "Ready") is not None:
             # What an earlier daemon saw is truer than that this one has seen nothing yet.
             return None
         wrong = verdict(smart_nic, view, await self._resources.list())
@@ -96,6 +111,30 @@ class SmartNICController:
         self._wake_machines()
         missing = any(one.state is FunctionState.MISSING for one in found)
         return _MISSING_SECONDS if missing and wrong is None else None
+
+    async def _relay(self, smart_nic: SmartNIC) -> SmartNIC:
+        """There whenever it is known where the NIC answers: it may be just what its administrators need to mend it."""
+        name, spec = smart_nic.metadata.name, smart_nic.spec
+        url: str | None = None
+        try:
+            if spec.address is None:
+                await self._relays.drop(name)
+                shown = condition("RelayReady", "False", "NoAddress")
+            else:
+                url = await self._relays.ensure(name, spec.address, spec.relay_port, smart_nic.status.relay)
+                shown = condition("RelayReady", "True", "Listening", f"{url} leads to {spec.address}")
+        except CarmelError as error:
+            shown = condition("RelayReady", "False", error.code, error_message(error))
+
+        def change(one: SmartNIC) -> None:
+            one.status.relay = url
+            set_conditions(one.status, [shown], self._runtime.clock.now())
+
+        return await self._resources.update_status(smart_nic, change)
+
+    async def _drop(self, name: str) -> None:
+        await self._links.drop(name)
+        await self._relays.drop(name)
 
     # -- what is so ---------------------------------------------------------------------------------------------
     async def _view(self, smart_nic: SmartNIC) -> NicView:
@@ -167,7 +206,7 @@ class SmartNICController:
                 smart_nic, lambda one: set_conditions(one.status, [waiting], self._runtime.clock.now())
             )
             return None
-        await self._links.drop(name)
+        await self._drop(name)
         await self._resources.remove_finalizer(smart_nic, FINALIZER)
         return None
 

@@ -9,6 +9,7 @@ from carmel.controllers.placement import Places
 from carmel.controllers.runtime import EventKind, EventRecorder, Resources, condition, error_message, set_conditions
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
 from carmel.controllers.virtualmachine.launching import Launcher
+from carmel.controllers.virtualmachine.machineports import PortsOfMachines
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, Observed
 from carmel.controllers.virtualmachine.observing import Observer
 from carmel.controllers.virtualmachine.steps import (
@@ -17,6 +18,7 @@ from carmel.controllers.virtualmachine.steps import (
     Collect,
     CreateVolume,
     DetachVolume,
+    DropPort,
     DropSavedState,
     Kill,
     Launch,
@@ -27,6 +29,7 @@ from carmel.controllers.virtualmachine.steps import (
     Repin,
     Reserve,
     Resume,
+    SettlePort,
     Step,
     Suspend,
 )
@@ -52,6 +55,7 @@ class Actor:
 
     vms: Resources[VirtualMachine]
     volumes: VolumesOfMachines
+    ports: PortsOfMachines
     hypervisor: Hypervisor
     launcher: Launcher
     launched: LaunchedSpecs
@@ -73,6 +77,8 @@ class Actor:
                 await self.volumes.attach(vm, name, stale_holder=stale.status.used_by if stale is not None else None)
             case DetachVolume(name):
                 await self._detach(vm, name)
+            case SettlePort() | DropPort():
+                await self._port(step, observed)
             case RecordEnd(termination):
                 await self._record_end(vm, termination)
             case DropSavedState():
@@ -85,6 +91,14 @@ class Actor:
                 await self._remove(vm)
             case _:
                 await self._drive(step, vm)
+
+    async def _port(self, step: SettlePort | DropPort, observed: Observed) -> None:
+        if isinstance(step, DropPort):
+            await self.ports.drop(observed.vm, step.name)
+            return
+        view = next(one.port for one in observed.nics if one.nic.name == step.nic)
+        if view is not None:
+            await self.ports.settle(observed.vm, view)
 
     async def _drive(self, step: Step, vm: VirtualMachine) -> None:
         """Steps that a running machine takes. One that ended meanwhile is the next look's business."""

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 
 from carmel.controllers.placement import Places
 from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, Watch, key_of, sleep
-from carmel.controllers.virtualmachine import ports
+from carmel.controllers.runtime.informer import Change
+from carmel.controllers.virtualmachine import ports as protocols
 from carmel.controllers.virtualmachine.acting import Actor
 from carmel.controllers.virtualmachine.guests import Guests
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
 from carmel.controllers.virtualmachine.launching import Launcher
+from carmel.controllers.virtualmachine.machineports import PortsOfMachines, concerns_vm
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, HostLimits, Observed
 from carmel.controllers.virtualmachine.observing import Observer, Reader
 from carmel.controllers.virtualmachine.planning import make_plan
@@ -31,6 +33,7 @@ from carmel.resources.host import HOST, Host
 from carmel.resources.image import IMAGE, Image
 from carmel.resources.kinds import Kind
 from carmel.resources.network import NETWORK, Network
+from carmel.resources.port import PORT, Port
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE, VirtualMachine
 from carmel.resources.volume import VOLUME, Volume
 
@@ -43,7 +46,7 @@ MOST_ROUNDS = 16
 """Rounds of look, plan, act in one pass: far more than any way from any state to any other takes."""
 SETTLE_SECONDS = 0.5
 """A step was done and its effect is not seen yet: the change is told, and this is how long nobody waits for that."""
-_BY_UID, _BY_REFERENCE = "uid", "reference"
+_BY_UID, _BY_REFERENCE, _BY_OWNER = "uid", "reference", "owner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,9 @@ class Dependencies:
     """What the controller works with, beside the runtime. ``limits`` says what one VM may have here."""
 
     hypervisor: Hypervisor
-    disks: ports.Disks
-    nics: ports.Nics
-    seeds: ports.Seeds
+    disks: protocols.Disks
+    nics: protocols.Nics
+    seeds: protocols.Seeds
     paths: Paths
     boot_id: str
     launched: LaunchedSpecs
@@ -77,6 +80,9 @@ class VirtualMachineController:
         self._informer = runtime.informer(VIRTUAL_MACHINE)
         self._informer.add_index(_BY_UID, lambda vm: [vm["metadata"]["uid"]])
         self._informer.add_index(_BY_REFERENCE, references)
+        ports = runtime.informer(PORT)
+        ports.add_index(_BY_OWNER, lambda port: [port["spec"]["owner"]])
+        ports.listen(self._port_changed)
         self._guests = Guests(self._clock, self._enqueue_uid)
         self._observer, self._actor = _build(runtime, dependencies, self._vms, self._guests)
         self._listener: asyncio.Task[None] | None = None
@@ -171,6 +177,10 @@ class VirtualMachineController:
 
         return keys
 
+    def _port_changed(self, change: Change) -> None:
+        if concerns_vm(change):
+            self._controller.enqueue(Key(change.key.namespace, change.states[-1]["spec"]["vmRef"]["name"]))
+
     def _enqueue_uid(self, uid: str) -> None:
         for key in self._informer.indexed(_BY_UID, uid):
             self._controller.enqueue(key)
@@ -227,6 +237,7 @@ def _build(
     runtime: Runtime, dependencies: Dependencies, vms: Resources[VirtualMachine], guests: Guests
 ) -> tuple[Observer, Actor]:
     volumes = runtime.resources(VOLUME, Volume, manager=NAME)
+    ports = runtime.resources(PORT, Port, manager=NAME)
     reader = Reader(
         vms=vms,
         volumes=volumes,
@@ -234,6 +245,8 @@ def _build(
         networks=runtime.resources(NETWORK, Network),
         secrets=runtime.resources(SECRET, Secret),
         hosts=runtime.resources(HOST, Host),
+        ports=ports,
+        ports_of=lambda uid: runtime.informer(PORT).indexed(_BY_OWNER, uid),
     )
     observer = Observer(
         reader=reader,
@@ -260,6 +273,7 @@ def _build(
     actor = Actor(
         vms=vms,
         volumes=VolumesOfMachines(volumes),
+        ports=PortsOfMachines(runtime.store, ports),
         hypervisor=dependencies.hypervisor,
         launcher=launcher,
         launched=dependencies.launched,

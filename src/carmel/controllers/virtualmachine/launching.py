@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from carmel.controllers.virtualmachine.observing import Reader
 from carmel.controllers.virtualmachine.status import identities
 from carmel.controllers.virtualmachine.steps import Launch
 from carmel.controllers.virtualmachine.volumes import volume_name
-from carmel.errors import Conflict, Unavailable
+from carmel.errors import CarmelError, Conflict, Unavailable
 from carmel.hypervisor.machine import Hypervisor, Machine
 from carmel.paths import Paths
 from carmel.resources.base import SecretKeyReference
@@ -49,7 +50,9 @@ class Launcher:
         except BaseException:
             if self.hypervisor.machine(uid) is None:
                 self.places.leave(uid)
-                await self.nics.release(uid)
+                # What is still given after that, the next look at the VM takes back.
+                with contextlib.suppress(CarmelError):
+                    await self.nics.release(uid)
             raise
 
     async def _launch(self, observed: Observed, step: Launch) -> Machine:

@@ -10,6 +10,7 @@ from carmel.controllers.placement.recorded import Recorded
 from carmel.hypervisor.machine import Launch, MachineState
 from carmel.resources.image import Image
 from carmel.resources.network import Network
+from carmel.resources.port import Port, PortSpec
 from carmel.resources.virtualmachine import (
     Disk,
     GuestStatus,
@@ -70,9 +71,24 @@ class DiskView:
 
 
 @dataclass(frozen=True, slots=True)
+class PortView:
+    """The Port of a NIC, if it is there, the network that it is on, and what it is to say. ``chooses``: the host
+    chooses its address."""
+
+    name: str
+    network: Network
+    port: Port | None
+    wanted: PortSpec
+    chooses: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NicView:
+    """``port`` ``None``: NICs on such a network have none."""
+
     nic: NetworkInterface
     network: Network | None
+    port: PortView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +140,8 @@ class Observed:
     missing_secrets: tuple[str, ...] = ()
     former_volumes: tuple[str, ...] = ()
     """Volumes that the status says are attached and the spec does not name any more."""
+    former_ports: tuple[str, ...] = ()
+    """Ports that were made for NICs that the VM has no more: neither its spec nor, while it runs, its machine."""
 
     @property
     def live(self) -> MachineView | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from carmel.controllers.placement import Places, PlaceView
@@ -10,6 +10,7 @@ from carmel.controllers.placement.places import Suspended
 from carmel.controllers.runtime import Clock, Key, Resources
 from carmel.controllers.virtualmachine.guests import Guests
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
+from carmel.controllers.virtualmachine.machineports import as_plugged, has_port, is_made_for, port_name, wanted_spec
 from carmel.controllers.virtualmachine.observed import (
     ButtonPress,
     DiskView,
@@ -19,6 +20,7 @@ from carmel.controllers.virtualmachine.observed import (
     MachineView,
     NicView,
     Observed,
+    PortView,
 )
 from carmel.controllers.virtualmachine.volumes import volume_name
 from carmel.errors import CarmelError
@@ -28,8 +30,9 @@ from carmel.resources.base import SecretKeyReference
 from carmel.resources.core import Secret
 from carmel.resources.host import Host
 from carmel.resources.image import Image
-from carmel.resources.network import Network
-from carmel.resources.virtualmachine import Disk, VirtualMachine
+from carmel.resources.network import Network, NetworkProvider
+from carmel.resources.port import Port
+from carmel.resources.virtualmachine import Disk, NetworkInterface, VirtualMachine
 from carmel.resources.volume import Volume
 
 
@@ -43,6 +46,9 @@ class Reader:
     networks: Resources[Network]
     secrets: Resources[Secret]
     hosts: Resources[Host]
+    ports: Resources[Port]
+    ports_of: Callable[[str], Sequence[Key]]
+    """The Ports that say that a VM of this uid is theirs."""
 
 
 @dataclass(slots=True)
@@ -77,6 +83,8 @@ class Observer:
         view = await self._machine(machine) if machine is not None else None
         launched = await self.launched.get(uid)
         saved = self.paths.machine(uid).saved_state.exists()
+        # What it was started with is what it is plugged into.
+        plugged = launched if machine is not None or saved else None
         return Observed(
             vm=vm,
             host=await self._host(),
@@ -89,10 +97,11 @@ class Observer:
             pressed=self._run(machine).pressed if machine is not None else None,
             resumed=self._run(machine).resumed if machine is not None else None,
             disks=tuple([await self._disk(vm, disk) for disk in vm.spec.disks]),
-            nics=tuple([NicView(nic, await self._network(nic.network_ref.name)) for nic in vm.spec.networks]),
+            nics=tuple([await self._nic(vm, nic, plugged) for nic in vm.spec.networks]),
             kernel_image=await self._kernel_image(vm),
             missing_secrets=tuple(await self._missing_secrets(vm)),
             former_volumes=_former_volumes(vm),
+            former_ports=self._former_ports(vm, plugged),
         )
 
     def button_pressed(self, machine: Machine) -> None:
@@ -152,6 +161,29 @@ class Observer:
         elif holder is not None:
             alive = await self.reader.vms.find(Key(vm.metadata.namespace, holder)) is not None
         return DiskView(disk, name, volume, alive)
+
+    async def _nic(self, vm: VirtualMachine, nic: NetworkInterface, plugged: Launched | None) -> NicView:
+        network = await self._network(nic.network_ref.name)
+        held = as_plugged(nic, plugged)
+        other = held.network_ref != nic.network_ref
+        return NicView(
+            nic, network, await self._port(vm, held, await self._network(held.network_ref.name) if other else network)
+        )
+
+    async def _port(self, vm: VirtualMachine, nic: NetworkInterface, network: Network | None) -> PortView | None:
+        if network is None or not has_port(network):
+            return None
+        name = port_name(vm, nic.name)
+        port = await self.reader.ports.find(Key(vm.metadata.namespace, name))
+        own = port.spec if port is not None and is_made_for(port, vm) else None
+        chooses = network.spec.provider is NetworkProvider.NAT and not nic.addresses
+        return PortView(name, network, port, wanted_spec(vm, nic, network, own), chooses)
+
+    def _former_ports(self, vm: VirtualMachine, plugged: Launched | None) -> tuple[str, ...]:
+        nics = {nic.name for nic in (*vm.spec.networks, *(plugged.spec.networks if plugged is not None else ()))}
+        kept = {port_name(vm, nic) for nic in nics}
+        keys = self.reader.ports_of(vm.metadata.uid or "")
+        return tuple(key.name for key in keys if key.namespace == vm.metadata.namespace and key.name not in kept)
 
     async def _network(self, name: str) -> Network | None:
         return await self.reader.networks.find(Key(None, name))

@@ -6,7 +6,10 @@ done; whatever happened to the daemon in between, the next look decides anew.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from carmel.controllers.placement.words import refusal_sentence
+from carmel.controllers.virtualmachine.machineports import is_settled
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, LIVE, MachineView, Observed
 from carmel.controllers.virtualmachine.restarts import Start, StartLater, StayOff, decide_start, restart_pending
 from carmel.controllers.virtualmachine.steps import (
@@ -15,6 +18,7 @@ from carmel.controllers.virtualmachine.steps import (
     Collect,
     CreateVolume,
     DetachVolume,
+    DropPort,
     DropSavedState,
     Kill,
     Launch,
@@ -27,6 +31,7 @@ from carmel.controllers.virtualmachine.steps import (
     Repin,
     Reserve,
     Resume,
+    SettlePort,
     Step,
     Suspend,
 )
@@ -72,7 +77,12 @@ def make_plan(observed: Observed) -> Plan:
     volumes = (*(() if refused else _volume_steps(observed)), *_detachments(observed))
     if volumes:
         return Plan(Ready(False, "Preparing"), volumes)
-    return _running(observed, machine) if machine is not None else _resting(observed)
+    ports = () if refused else _port_steps(observed)
+    if machine is not None:
+        plan = _running(observed, machine)
+        # Whatever stands against a port, it does not stand against power.
+        return plan if plan.steps else replace(plan, steps=ports)
+    return Plan(Ready(False, "Preparing"), ports) if ports else _resting(observed)
 
 
 def default_policy(disk: Disk) -> DeletePolicy:
@@ -109,6 +119,16 @@ def _detachments(observed: Observed) -> tuple[Step, ...]:
     if observed.machine is not None or observed.saved:
         return ()
     return tuple(DetachVolume(name) for name in observed.former_volumes)
+
+
+# -- ports --------------------------------------------------------------------------------------------------------
+def _port_steps(observed: Observed) -> tuple[Step, ...]:
+    unsettled = [
+        SettlePort(view.nic.name)
+        for view in observed.nics
+        if view.port is not None and not is_settled(view.port, observed.vm)
+    ]
+    return (*unsettled, *(DropPort(name) for name in observed.former_ports))
 
 
 # -- a VM that does not run ---------------------------------------------------------------------------------------

@@ -38,6 +38,10 @@ _READ_AT_START = (
 """What of a spec QEMU is started with: a change counts from the next start on."""
 
 
+_SWITCHED = ("vlan", "trunk", "addresses", "source_guard", "limits", "mirror_to")
+"""What of a NIC its Port has: a change counts at once."""
+
+
 def write_status(vm: VirtualMachine, observed: Observed, ready: Ready) -> None:
     """Edit ``vm.status``, which may be newer than ``observed.vm``'s, to say what is."""
     status, machine = vm.status, observed.live
@@ -83,8 +87,9 @@ def _near(spec: VirtualMachineSpec) -> set[str]:
 
 def _comparable(spec: VirtualMachineSpec) -> dict[str, Any]:
     values = spec.model_dump(include=set(_READ_AT_START))
-    # What becomes of a disk later is none of QEMU's business.
+    # What becomes of a disk later, and what the switch does with a NIC's frames, is none of QEMU's business.
     values["disks"] = [{**disk, "delete_policy": None} for disk in values["disks"]]
+    values["networks"] = [{**nic, **dict.fromkeys(_SWITCHED)} for nic in values["networks"]]
     return values
 
 
@@ -126,15 +131,18 @@ def _write_running(status: VirtualMachineStatus, observed: Observed, machine: Ma
     status.guest = machine.guest.guest
     told = dict(machine.guest.addresses)
     nics = launched.networks if launched is not None else ()
-    status.networks = [_with_addresses(nic, told) for nic in nics] or None
+    learned = {view.nic.name: view.port.port.status.addresses for view in observed.nics if view.port and view.port.port}
+    status.networks = [_with_addresses(nic, told, learned.get(nic.name)) for nic in nics] or None
     addresses = [address for one in status.networks or [] for address in one.addresses or []]
     others = [address for found in told.values() for address in found]
     status.addresses = list(dict.fromkeys([*addresses, *others])) or None
 
 
-def _with_addresses(nic: NetworkInterfaceStatus, told: dict[str, tuple[str, ...]]) -> NetworkInterfaceStatus:
-    """With the addresses that the guest told, else those that its network gives it."""
-    addresses = list(told.get(nic.mac, ())) or nic.addresses
+def _with_addresses(
+    nic: NetworkInterfaceStatus, told: dict[str, tuple[str, ...]], learned: list[str] | None
+) -> NetworkInterfaceStatus:
+    """With the addresses that the guest told, else those that its port learned, else those that its network gives."""
+    addresses = list(told.get(nic.mac, ())) or learned or nic.addresses
     return nic.model_copy(update={"addresses": addresses})
 
 

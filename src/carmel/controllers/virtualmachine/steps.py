@@ -30,6 +30,18 @@ class DetachVolume:
 
 
 @dataclass(frozen=True, slots=True)
+class SettlePort:
+    """Make the Port of the NIC of this name, or bring it up to date."""
+
+    nic: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropPort:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reserve:
     """Ask for a place on the host: it is the VM's from then on, or there is none. ``impossible`` is known before."""
 
@@ -103,6 +115,8 @@ Step = (
     | CreateVolume
     | AttachVolume
     | DetachVolume
+    | SettlePort
+    | DropPort
     | Reserve
     | Launch
     | Repin

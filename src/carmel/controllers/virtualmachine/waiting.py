@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from carmel.controllers.placement.words import refusal_sentence
-from carmel.controllers.virtualmachine.observed import VM_UID_LABEL, DiskView, Observed
+from carmel.controllers.runtime import find_condition
+from carmel.controllers.virtualmachine.machineports import is_made_for
+from carmel.controllers.virtualmachine.observed import VM_UID_LABEL, DiskView, NicView, Observed, PortView
 from carmel.controllers.virtualmachine.steps import Ready
 from carmel.resources.image import ImagePhase, ImageType
 from carmel.resources.network import NetworkProvider
 from carmel.resources.virtualmachine import FirmwareType
 from carmel.resources.volume import VolumePhase
 from carmel.units import human_bytes, parse_bytes
-
-_OFFERED = (NetworkProvider.USER, NetworkProvider.CABLE)
 
 
 def refusals(observed: Observed) -> Iterator[Ready]:
@@ -35,14 +35,6 @@ def refusals(observed: Observed) -> Iterator[Ready]:
     refusal = observed.place.refusal
     if refusal is not None and refusal.permanent:
         yield Ready(False, refusal.code, refusal_sentence(refusal))
-    for index, view in enumerate(observed.nics):
-        if view.network is not None and view.network.spec.provider not in _OFFERED:
-            yield Ready(
-                False,
-                "UnsupportedProvider",
-                f"spec.networks[{index}]: network {view.network.metadata.name} has provider "
-                f"{view.network.spec.provider.value}, which this host does not offer: use user or cable",
-            )
 
 
 def start_waits_for(observed: Observed) -> Ready | None:
@@ -60,8 +52,9 @@ def _missing(observed: Observed) -> Iterator[Ready]:
     if observed.vm.spec.firmware.type is FirmwareType.DIRECT_KERNEL:
         yield from _kernel(observed)
     for nic in observed.nics:
-        if nic.network is None:
-            yield Ready(False, "WaitingForNetwork", f"there is no Network {nic.nic.network_ref.name}: make it")
+        found = _nic(nic, observed)
+        if found is not None:
+            yield found
     for name in observed.missing_secrets:
         yield Ready(False, "WaitingForSecret", f"there is no {name} in this namespace: make it")
 
@@ -89,6 +82,41 @@ def _disk(view: DiskView, observed: Observed) -> Ready | None:
         return Ready(False, "VolumeFailed", f"Volume {name} failed: {said}")
     if status.phase is not VolumePhase.READY:
         return Ready(False, "WaitingForVolume", f"Volume {name} is {_volume_progress(view)}")
+    return None
+
+
+def _nic(view: NicView, observed: Observed) -> Ready | None:
+    network = view.network
+    if network is None:
+        return Ready(False, "WaitingForNetwork", f"there is no Network {view.nic.network_ref.name}: make it")
+    name = network.metadata.name
+    if network.metadata.deletion_timestamp is not None:
+        return Ready(False, "WaitingForNetwork", f"Network {name} is being deleted")
+    # A user network needs nothing that could be missing: what realises it is looked for by the start itself.
+    if network.spec.provider is not NetworkProvider.USER:
+        ready = find_condition(network.status, "Ready")
+        if ready is None or ready.observed_generation != network.metadata.generation:
+            return Ready(False, "WaitingForNetwork", f"Network {name} is being made")
+        if ready.status != "True":
+            return Ready(False, "WaitingForNetwork", f"Network {name} is not ready: {ready.message or ready.reason}")
+    return _port(view.port, observed) if view.port is not None else None
+
+
+def _port(view: PortView, observed: Observed) -> Ready | None:
+    port = view.port
+    if port is None:
+        return Ready(False, "WaitingForPort", f"Port {view.name} is being made")
+    if not is_made_for(port, observed.vm):
+        return Ready(
+            False,
+            "PortNameTaken",
+            f"Port {view.name} was not made for this VM: delete it, or give the NIC another name",
+        )
+    accepted = find_condition(port.status, "Accepted")
+    if accepted is None or accepted.observed_generation != port.metadata.generation:
+        return Ready(False, "WaitingForPort", f"Port {view.name} is being looked at")
+    if accepted.status != "True":
+        return Ready(False, accepted.reason, f"Port {view.name}: {accepted.message or accepted.reason}")
     return None
 
 

@@ -54,6 +54,8 @@ def apply(route: IPRoute, step: steps.Step) -> None:  # noqa: C901 - one case a 
             _give_back(route, step)
         case steps.SetMtu(name, mtu):
             route.link("set", index=index_of(route, name), mtu=mtu)
+        case steps.DisableIpv6(name):
+            _without_ipv6(name)
         case steps.SetUp(name):
             route.link("set", index=index_of(route, name), state="up")
         case steps.SetMaster(name, master, down_first):

@@ -18,6 +18,7 @@ from carmel.network.dataplane import Address, NetworkPlan, PortCount, PortHandle
 from carmel.network.host import guard
 from carmel.network.host.check import check_network, check_port
 from carmel.network.host.dnsmasq import Dnsmasq, dhcp_plan
+from carmel.network.host.kernel import KernelState
 from carmel.network.host.lending import check_representor, to_take
 from carmel.network.host.memory import Memory, Realised
 from carmel.network.host.nat import LOADED, nat_script
@@ -49,7 +50,7 @@ class HostDataPlane:
     async def adopt(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
         async with self._lock:
             await self._takeovers.recover()
-            links = (await self._netlink.observe()).links
+            links = (await self._look()).links
             kept = _kept(await asyncio.to_thread(self._memory.read), networks, ports)
             self._networks = {network.name: network for network in kept.networks}
             self._ports = {
@@ -63,7 +64,7 @@ class HostDataPlane:
 
     async def ensure_network(self, network: NetworkPlan) -> None:
         async with self._lock:
-            state = await self._netlink.observe()
+            state = await self._look()
             check_network(network, list(self._networks.values()), state)
             before = self._networks.get(network.name)
             if before is not None and bridge_of(before) != bridge_of(network):
@@ -125,8 +126,8 @@ class HostDataPlane:
 
     async def counters(self) -> Mapping[str, PortCount]:
         async with self._lock:
-            links = (await self._netlink.observe()).links
-            dropped = guard.dropped_packets(await self._nft.items(guard.COUNTERS))
+            links = (await self._look()).links
+            dropped = await self._dropped()
             return {
                 # What a tap receives is what its VM sent.
                 name: PortCount(*links[name].sent, *links[name].received, dropped.get(name, 0))
@@ -191,14 +192,22 @@ class HostDataPlane:
             await self._settle_on(networks, list(self._ports.values()))
         await asyncio.to_thread(self._memory.write, self._networks.values(), self._ports.values())
 
+    async def _look(self) -> KernelState:
+        return await self._netlink.observe()
+
+    async def _dropped(self) -> Mapping[str, int]:
+        """What the source guard dropped, in frames, by interface."""
+        return guard.dropped_packets(await self._nft.items(guard.COUNTERS))
+
     async def _settle_on(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
-        state = await self._netlink.observe()
+        state = await self._look()
         gone = removals(networks, ports, state)
         if gone:
             await self._netlink.apply(gone)
             state = await self._netlink.observe()
         # Filters are there before what they are for.
-        await self._settle_filters(networks, ports)
+        await self._settle_filters(ports)
+        await self._settle_nat(networks)
         if taken := to_take(ports, state):
             await self._netlink.apply(taken)
             state = await self._netlink.observe()
@@ -210,7 +219,7 @@ class HostDataPlane:
         await self._netlink.apply(steps)
         await self._settle_services(networks, ports)
 
-    async def _settle_filters(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
+    async def _settle_filters(self, ports: Sequence[PortPlan]) -> None:
         loaded = guard.loaded_chains(await self._nft.items(guard.LOADED))
         if ports:
             script = guard.guard_script(ports, loaded)
@@ -218,6 +227,8 @@ class HostDataPlane:
                 await self._nft.load(guard.afresh(script) if loaded is None else script)
         elif await self._nft.items(guard.TABLE) is not None:
             await self._nft.load(guard.afresh(""))
+
+    async def _settle_nat(self, networks: Sequence[NetworkPlan]) -> None:
         if script := nat_script(networks, await self._nft.items(LOADED)):
             await self._nft.load(script)
 

@@ -44,7 +44,7 @@ def check_representor(port: PortPlan, kernel: KernelState) -> None:
         )
 
 
-def to_give_back(ports: Sequence[PortPlan], kernel: KernelState) -> Iterator[Step]:
+def to_give_back(ports: Sequence[PortPlan], kernel: KernelState) -> Iterator[GiveBack]:
     """Those that no port wants, or whose port wants another by now."""
     wanted = {port.interface: port.representor for port in ports}
     for link in kernel.links.values():

@@ -44,6 +44,13 @@ class SetUp:
 
 
 @dataclass(frozen=True, slots=True)
+class DisableIpv6:
+    """VMs are not to reach this host by link-local addresses, nor to give it addresses by router advertisements."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetMaster:
     """``down_first``: a bond takes only members that are down (bonding.rst)."""
 
@@ -132,6 +139,6 @@ class Remove:
 
 
 Step = (
-    MakeBridge | MakeBond | MakeShaper | MarkPort | Take | GiveBack | Remove | SetMtu | SetUp | SetMaster
+    MakeBridge | MakeBond | MakeShaper | MarkPort | Take | GiveBack | Remove | SetMtu | DisableIpv6 | SetUp | SetMaster
     | AddAddress | RemoveAddress | TakeOver | AddVlan | RemoveVlan | SetShape | SetCopies
 )  # fmt: skip

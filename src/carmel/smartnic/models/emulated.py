@@ -29,13 +29,15 @@ _FUNCTION, _REPRESENTOR, _UPLINK = "01", "02", "03"
 
 
 class EmulatedNic:
-    """``root`` has its firmware's words: the serial number that its VM was given."""
+    """``root`` has its firmware's words: the serial number that its VM was given. One that was started without firmware
+    has the identity of the machine instead (machine-id(5))."""
 
     board = BOARD
     sets_macs = False
 
     def __init__(self, root: Sysroot) -> None:
-        self.serial = root.word("sys/class/dmi/id/product_serial") or root.word("sys/class/dmi/id/product_uuid")
+        told = root.word("sys/class/dmi/id/product_serial") or root.word("sys/class/dmi/id/product_uuid")
+        self.serial = told or root.word("etc/machine-id")
 
     async def look(self, links: Mapping[str, Link]) -> Shown:
         return shown_by(links)

@@ -172,3 +172,18 @@ async def test_a_deleted_smartnic_gives_its_functions_back(world: OffloadWorld, 
                     break
     assert world.bus.driver("0000:01:00.0") == NET_DRIVER
     assert await nic.bound("web-eth0") is None
+
+
+async def test_the_relay_is_there_as_soon_as_it_is_known_where_the_nic_is(world: OffloadWorld, nic: FakeNic) -> None:
+    async with world.daemon():
+        # Its credentials are missing: just then administrators need the way to it.
+        spec = {"address": nic.address, "credentialsSecretRef": {"name": "none"}}
+        await world.store.create(SMART_NIC, {"metadata": {"name": "dpu"}, "spec": spec})
+        found = await world.ready(status="False", reason="WaitingForSecret")
+        url = found["status"]["relay"]
+        assert url.startswith("https://127.0.0.1:")
+        assert [(one.name, one.url) for one in world.relays.endpoints()] == [("smartnic-dpu", url)]
+    async with world.daemon():
+        # The next daemon takes the same port: kubeconfigs stay good.
+        await world.controller.reconcile(Key(None, "dpu"))
+        assert world.relays.endpoints()[0].url == url

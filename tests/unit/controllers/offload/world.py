@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carmel.controllers.offload import Claims, FunctionNics, Links, SmartNICController
+from carmel.controllers.offload import Claims, FunctionNics, Links, Relays, SmartNICController
+from carmel.controllers.offload.mirroring import Mirroring
 from carmel.controllers.runtime import Key, Runtime
 from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
 from carmel.paths import Paths
@@ -47,6 +48,7 @@ class OffloadWorld:
         self.runtime = Runtime(self.store, "server-1")
         self.links = Links()
         self.claims = Claims(self.runtime)
+        self.relays = Relays("127.0.0.1", "127.0.0.1")
         functions = VfioFunctions(QuietRunner(), self.bus)
         self.nics = FunctionNics(self.claims, self.links, functions, lambda _uid: self.distances)
         self.controller = SmartNICController(
@@ -56,8 +58,10 @@ class OffloadWorld:
             self.nics,
             functions,
             lambda: read_host_side(self.bus.root),
+            self.relays,
             self.woken.put_nowait,
         )
+        Mirroring(self.runtime, self.links)
         await self.claims.load()
         await self.runtime.start()
         try:
@@ -65,6 +69,7 @@ class OffloadWorld:
         finally:
             await self.runtime.stop()
             await self.links.close()
+            await self.relays.close()
 
     # -- what people and other controllers make ------------------------------------------------------------------
     async def join(self, nic: FakeNic, name: str = "dpu", keys: Mapping[str, str] | None = None) -> None:

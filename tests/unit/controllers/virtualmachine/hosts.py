@@ -11,6 +11,7 @@ from typing import Any
 
 from carmel.controllers.host import HostController, HypervisorFacts
 from carmel.controllers.host_facts import HostFacts
+from carmel.controllers.network import HostNetworks, NetworkController, PortController, TapNics
 from carmel.controllers.placement import (
     Machine,
     Means,
@@ -28,13 +29,16 @@ from carmel.controllers.virtualmachine import (
     VirtualMachineController,
     ports,
 )
-from carmel.errors import Refused
+from carmel.controllers.virtualmachine.nics import NicSources
+from carmel.errors import CarmelError, Refused
 from carmel.hardware.model import Hardware
 from carmel.hypervisor.config import NicConfig
+from carmel.network.backends import Backend, Backends
 from carmel.resources.base import ObjectMeta
 from carmel.resources.host import HOST, HostSystem, HypervisorInfo
 from carmel.resources.host import Host as HostResource
 from carmel.resources.image import Image
+from carmel.resources.port import PORT, Port
 from carmel.resources.virtualmachine import (
     VIRTUAL_MACHINE,
     NetworkInterfaceStatus,
@@ -43,9 +47,12 @@ from carmel.resources.virtualmachine import (
     VirtualMachineSpec,
 )
 from carmel.resources.volume import VOLUME, Volume, VolumePhase
+from carmel.run import SystemRunner
 from carmel.store.protocol import EventType
 from carmel.store.sqlite import SqliteStore
 from tests.fakes.clock import FakeClock
+from tests.fakes.dataplane import FakeDataPlane
+from tests.fakes.hostnetworks import host_networks
 from tests.fakes.hypervisor import FakeHypervisor, FakeMachine, World
 from tests.fakes.quiet import quiet
 
@@ -93,7 +100,17 @@ class NoSeeds:
 class Host:
     """One daemon's part that matters here, on a world that outlives it."""
 
-    def __init__(self, store: SqliteStore, world: World, clock: FakeClock, hardware: Hardware = PLAIN) -> None:
+    def __init__(
+        self,
+        store: SqliteStore,
+        world: World,
+        clock: FakeClock,
+        hardware: Hardware = PLAIN,
+        plane: FakeDataPlane | None = None,
+    ) -> None:
+        self.plane = plane
+        self.gate: CarmelError | None = None
+        """What the firewall says of the next VM whose ports are to be plugged."""
         self.store, self.world, self.clock = store, world, clock
         self.hardware: Hardware | Exception = hardware
         self.means = Means()
@@ -103,12 +120,14 @@ class Host:
         self.runtime = Runtime(self.store, "host", clock=self.clock, rng=random.Random(1))
         self.hypervisor = FakeHypervisor(self.world)
         self.nics = FakeNics()
+        self.networks: HostNetworks | None = None
         self.vms = self.runtime.resources(VIRTUAL_MACHINE, VirtualMachine)
         self.volumes = self.runtime.resources(VOLUME, Volume)
         self.hosts = self.runtime.resources(HOST, HostResource)
         surveyor = Surveyor(Machine(self._read, lambda: self.means, PLAIN), self.clock)
         self.ledger = surveyor.ledger
         self.host_controller = HostController(self.runtime, FACTS, self._ask, list, surveyor)
+        self.ports = self.runtime.resources(PORT, Port)
         launched = LaunchedSpecs(self.world.paths)
         mover = Mover(self.ledger, self.hypervisor, launched)
         Rebalancer(self.runtime, self.ledger, mover)
@@ -117,7 +136,7 @@ class Host:
             Dependencies(
                 hypervisor=self.hypervisor,
                 disks=FakeDisks(),
-                nics=self.nics,
+                nics=self.nics if self.plane is None else NicSources([self._taps(self.plane)]),
                 seeds=NoSeeds(),
                 paths=self.world.paths,
                 boot_id="boot",
@@ -126,6 +145,16 @@ class Host:
                 limits=lambda: HostLimits(512, 2**40),
             ),
         )
+
+    def _taps(self, plane: FakeDataPlane) -> TapNics:
+        self.networks = host_networks(self.runtime, plane)
+        NetworkController(self.runtime, Backends(SystemRunner(), forced=Backend.SLIRP), self.networks)
+        ports = PortController(self.runtime, self.networks)
+        return TapNics(self.runtime, self.networks, self._admit, ports.look)
+
+    async def _admit(self, vm: VirtualMachine) -> None:
+        if self.gate is not None:
+            raise self.gate
 
     def _read(self) -> Hardware:
         if isinstance(self.hardware, Exception):
@@ -140,6 +169,8 @@ class Host:
         await self.host_controller.ensure()
         await self.host_controller.learn()
         await self.controller.restore_places()
+        if self.networks is not None:
+            await self.networks.begin()
         await self.runtime.start()
         await self.controller.start()
 

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from carmel.controllers.virtualmachine.observed import ButtonPress, DiskView, HostView, NicView, Observed
+from carmel.controllers.runtime import condition
+from carmel.controllers.virtualmachine.machineports import wanted_spec
+from carmel.controllers.virtualmachine.observed import (
+    HOST_LABEL,
+    ButtonPress,
+    DiskView,
+    HostView,
+    NicView,
+    Observed,
+    PortView,
+)
 from carmel.controllers.virtualmachine.planning import make_plan
 from carmel.controllers.virtualmachine.steps import (
     AttachVolume,
@@ -16,6 +26,7 @@ from carmel.controllers.virtualmachine.steps import (
     Collect,
     CreateVolume,
     DetachVolume,
+    DropPort,
     DropSavedState,
     Kill,
     Launch,
@@ -24,12 +35,14 @@ from carmel.controllers.virtualmachine.steps import (
     RecordEnd,
     Remove,
     Resume,
+    SettlePort,
     Step,
     Suspend,
 )
 from carmel.hypervisor.machine import MachineState
-from carmel.resources.base import LocalReference, ObjectMeta
-from carmel.resources.network import Network, NetworkProvider, NetworkSpec
+from carmel.resources.base import Condition, LocalReference, ObjectMeta
+from carmel.resources.network import Network, NetworkProvider, NetworkSpec, NetworkStatus
+from carmel.resources.port import Port, PortStatus
 from carmel.resources.virtualmachine import Disk, NetworkInterface, TerminationReason
 from carmel.resources.volume import Volume, VolumePhase, VolumeSpec, VolumeStatus
 from tests.fakes.clock import START
@@ -244,11 +257,86 @@ class TestPlacing:
         plan = make_plan(seen(one, disks=(view,)))
         assert (plan.steps, plan.ready.reason) == ((), reason)
 
-    def test_network_of_another_provider_is_refused(self) -> None:
-        network = Network(metadata=ObjectMeta(name="lan"), spec=NetworkSpec(provider=NetworkProvider.BRIDGE))
-        nic = NicView(NetworkInterface(name="n", network_ref=LocalReference(name="lan")), network)
-        assert make_plan(seen(nics=(nic,))).ready.reason == "UnsupportedProvider"
-        assert make_plan(seen(nics=(replace(nic, network=None),))).ready.reason == "WaitingForNetwork"
+
+class TestNetworks:
+    def view(self, *conditions: Condition, generation: int = 1, **spec: Any) -> NicView:
+        nic = NetworkInterface(name="n", network_ref=LocalReference(name="lan"))
+        network = Network(
+            metadata=ObjectMeta(name="lan", generation=generation),
+            spec=NetworkSpec.model_validate({"provider": "nat", "nat": {"subnet": "10.8.0.0/24"}, **spec}),
+            status=NetworkStatus(conditions=list(conditions)),
+        )
+        made = wanted_spec(vm(), nic, network, None).model_copy(update={"addresses": ["10.8.0.9"]})
+        port = Port(
+            metadata=ObjectMeta(name="w-n", generation=1, labels={HOST_LABEL: "host"}),
+            spec=made,
+            status=PortStatus(conditions=[condition("Accepted", "True", "Accepted", generation=1)]),
+        )
+        return NicView(nic, network, PortView("w-n", network, port, made, chooses=True))
+
+    def ready(self) -> NicView:
+        return self.view(condition("Ready", "True", "Available", generation=1))
+
+    def port(self, view: NicView, **changes: Any) -> NicView:
+        assert view.port is not None
+        return replace(view, port=replace(view.port, **changes))
+
+    def said(self, view: NicView) -> tuple[str, str]:
+        plan = make_plan(seen(nics=(view,)))
+        assert plan.steps == ()
+        return plan.ready.reason, plan.ready.message
+
+    def test_a_start_waits_for_its_networks_and_says_what_they_say(self) -> None:
+        refused = condition("Ready", "False", "UplinkInUse", "eth0 has addresses of this host.", generation=1)
+        assert self.said(self.view(refused)) == (
+            "WaitingForNetwork",
+            "Network lan is not ready: eth0 has addresses of this host.",
+        )
+        assert self.said(self.view()) == ("WaitingForNetwork", "Network lan is being made")
+        stale = self.view(condition("Ready", "True", "Available", generation=1), generation=2)
+        assert self.said(stale) == ("WaitingForNetwork", "Network lan is being made")
+        assert self.said(replace(self.ready(), network=None)) == (
+            "WaitingForNetwork",
+            "there is no Network lan: make it",
+        )
+        user = Network(metadata=ObjectMeta(name="lan"), spec=NetworkSpec(provider=NetworkProvider.USER))
+        assert not isinstance(only_step(seen(nics=(NicView(self.ready().nic, user),))), SettlePort)
+        assert make_plan(seen(nics=(NicView(self.ready().nic, user),))).ready.reason != "WaitingForNetwork"
+
+    def test_a_start_waits_for_its_ports(self) -> None:
+        view = self.ready()
+        assert view.port is not None
+        assert view.port.port is not None
+        refused = view.port.port.model_copy(deep=True)
+        refused.status.conditions = [condition("Accepted", "False", "MacInUse", "it is another's.", generation=1)]
+        assert self.said(self.port(view, port=refused)) == ("MacInUse", "Port w-n: it is another's.")
+        unseen = view.port.port.model_copy(deep=True)
+        unseen.status.conditions = None
+        assert self.said(self.port(view, port=unseen)) == ("WaitingForPort", "Port w-n is being looked at")
+        foreign = view.port.port.model_copy(deep=True)
+        foreign.spec.owner = "another"
+        assert self.said(self.port(view, port=foreign))[0] == "PortNameTaken"
+
+    def test_ports_are_made_and_kept_whether_or_not_the_vm_is_to_run(self) -> None:
+        missing = self.port(self.ready(), port=None)
+        for power in (ON, OFF):
+            assert only_step(seen(vm(power_state=power), nics=(missing,))) == SettlePort("n")
+        view = self.ready()
+        assert view.port is not None
+        slower = view.port.wanted.model_copy(update={"vlan": 7})
+        assert only_step(running(nics=(self.port(view, wanted=slower),))) == SettlePort("n")
+        unaddressed = view.port.wanted.model_copy(update={"addresses": None})
+        assert only_step(running(nics=(self.port(view, wanted=unaddressed),))) == SettlePort("n")
+        assert only_step(seen(former_ports=("w-old",))) == DropPort("w-old")
+
+    def test_no_port_stands_in_the_way_of_power(self) -> None:
+        missing = self.port(self.ready(), port=None)
+        one = vm(power_state=OFF, power_off_mode="Hard")
+        assert isinstance(only_step(running(one, nics=(missing,))), Kill)
+
+    def test_a_vm_that_is_refused_makes_no_ports(self) -> None:
+        missing = self.port(self.ready(), port=None)
+        assert make_plan(seen(vm(cpu={"count": 9}), nics=(missing,))).steps == ()
 
 
 class TestVolumes:

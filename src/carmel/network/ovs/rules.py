@@ -1,0 +1,169 @@
+"""A policy's lookups as flows. Pure.
+
+A lookup is a hash table, and so is Open vSwitch's classifier for all flows of one shape: each entry is a flow, and its
+lookup's place in the order is its priority. Addresses of VMs are in tables of sets, one entry an address: a VM that
+comes or goes changes these alone. Before a policy is asked, the sets that it names are, and a bit for each says whether
+the address is in it. A policy that names many sets is asked in parts, of as many sets as there are bits.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from carmel.network.firewall.compile import Chain
+from carmel.network.firewall.lookups import Key, Lookup, Shape
+from carmel.network.firewall.matches import Network
+from carmel.network.firewall.model import RuleRef
+from carmel.network.ovs.flows import Does, Flows, Match
+from carmel.network.ovs.tables import DECISION, MEMBER, MEMBERSHIPS, SET, STEP, Table, load, to
+from carmel.resources.firewallpolicy import Action, Direction
+
+_MOST_SETS = 128
+"""Bits of the four registers."""
+_MOST_LOOKUPS = 60_000
+"""Of a part: each has a priority of its own, of which there are 65,536."""
+_FIRST_PRIORITY = 65_000
+ALLOWED, DENIED = 1, 2
+_TYPES = {4: "dl_type=0x0800", 6: "dl_type=0x86dd"}
+_WITH_PORTS = (6, 17, 132)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Lookups that are asked at once, and the sets that they name, in the order of their bits."""
+
+    lookups: tuple[Lookup, ...]
+    sets: tuple[str, ...]
+
+
+def parts_of(chain: Chain) -> tuple[Part, ...]:
+    parts: list[Part] = []
+    lookups: list[Lookup] = []
+    sets: dict[str, None] = {}
+    for lookup in chain.lookups:
+        name = lookup.shape.members
+        grown = sets if name is None else {**sets, name: None}
+        if len(grown) > _MOST_SETS or len(lookups) == _MOST_LOOKUPS:
+            parts.append(Part(tuple(lookups), tuple(sets)))
+            lookups, grown = [], {} if name is None else {name: None}
+        lookups.append(lookup)
+        sets = grown
+    return (*parts, Part(tuple(lookups), tuple(sets)))
+
+
+def chain_name(chain: Chain) -> str:
+    return f"{chain.direction.value}/{chain.policy}"
+
+
+def part_name(chain: Chain, index: int) -> str:
+    return f"{chain_name(chain)}/{index}"
+
+
+def cookie_of(part: int, rule: RuleRef) -> int:
+    """What a rule's flows are counted by. ``part``: the number of its chain's first part."""
+    return part << 32 | rule.position + 1
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFlows:
+    """What one ``Chain`` is in Open vSwitch. ``steps`` are the numbers of its parts, ``sets`` those of the sets that it
+    names: while they stay, so do the flows. ``rules`` says whose a cookie is."""
+
+    steps: tuple[int, ...]
+    sets: tuple[int, ...]
+    flows: Flows
+    rules: Mapping[int, RuleRef]
+
+
+def chain_flows(
+    chain: Chain, parts: Sequence[Part], steps: Sequence[int], sets: Mapping[str, int], before: ChainFlows | None = None
+) -> ChainFlows:
+    """``before`` if it is still that."""
+    named = tuple(sets[name] for part in parts for name in part.sets)
+    if before is not None and (before.steps, before.sets) == (tuple(steps), named):
+        return before
+    asks = Table.SETS_SOURCE if chain.direction is Direction.INGRESS else Table.SETS_TARGET
+    flows: dict[Match, Does] = {}
+    for index, part in enumerate(parts):
+        actions: list[str] = []
+        for bit, name in enumerate(part.sets):
+            register, at = MEMBERSHIPS + bit // 32, bit % 32
+            actions += [load(SET, sets[name]), load(MEMBER, 0), to(asks)]
+            actions.append(f"move:NXM_NX_{MEMBER.upper()}[0]->NXM_NX_REG{register}[{at}]")
+        actions += [load(STEP, steps[index]), to(Table.RULES)]
+        if index + 1 < len(parts):
+            actions += [load(STEP, steps[index + 1]), to(Table.CHAIN)]
+        flows[Match(Table.CHAIN, 1, f"{DECISION}=0,{STEP}={steps[index]}")] = Does(",".join(actions))
+        flows.update(_rules(part, steps[index], steps[0], chain.direction))
+    outcomes = {outcome.rule for lookup in chain.lookups for outcome in lookup.entries.values()}
+    return ChainFlows(tuple(steps), named, flows, {cookie_of(steps[0], rule): rule for rule in outcomes})
+
+
+def _rules(part: Part, step: int, first: int, direction: Direction) -> Iterator[tuple[Match, Does]]:
+    bits = {name: bit for bit, name in enumerate(part.sets)}
+    base = f"{DECISION}=0,{STEP}={step}"
+    decided = {Action.ALLOW: load(DECISION, ALLOWED), Action.DENY: load(DECISION, DENIED)}
+    peer = "src" if direction is Direction.INGRESS else "dst"
+    for place, lookup in enumerate(part.lookups):
+        priority = _FIRST_PRIORITY - place
+        guard = base
+        if lookup.shape.members is not None:
+            bit = bits[lookup.shape.members]
+            guard += f",reg{MEMBERSHIPS + bit // 32}=0x{1 << bit % 32:x}/0x{1 << bit % 32:x}"
+        for key, outcome in lookup.entries.items():
+            does = Does(decided[outcome.action], cookie_of(first, outcome.rule))
+            for fields in _fields(lookup.shape, key, peer):
+                yield Match(Table.RULES, priority, guard + fields), does
+
+
+def _fields(shape: Shape, key: Key, peer: str) -> Iterator[str]:
+    """The conditions of one entry, each with a comma before it; several where one flow cannot say it."""
+    rest = list(key)
+    address = rest.pop(0) if shape.length is not None else None
+    protocol = rest.pop(0) if shape.protocol else None
+    ports: Iterable[str] = (f",tp_dst={rest[0]}",) if shape.port else ("",)
+    if shape.ports is not None:
+        protocol, low, high = shape.ports
+        ports = [f",tp_dst={value}/0x{mask:x}" for value, mask in masks(low, high)]
+    if shape.version is None and protocol is None:
+        yield ""
+        return
+    for version in (4, 6) if shape.version is None else (shape.version,):
+        text = f",{_TYPES[version]}"
+        if address is not None and shape.length is not None:
+            text += "," + _peer(version, peer, address, shape.length)
+        if protocol is not None:
+            text += f",nw_proto={protocol}"
+        for port in ports:
+            yield text + port
+
+
+def _peer(version: int, peer: str, bits: int, length: int) -> str:
+    """Not by ipaddress, which is ten times as slow: there may be tens of thousands."""
+    family, size = (socket.AF_INET, 4) if version == 4 else (socket.AF_INET6, 16)
+    field = f"nw_{peer}" if version == 4 else f"ipv6_{peer}"
+    address = socket.inet_ntop(family, bits.to_bytes(size, "big"))
+    return f"{field}={address}" + (f"/{length}" if length < size * 8 else "")
+
+
+def masks(low: int, high: int) -> Iterator[tuple[int, int]]:
+    """``low`` to ``high`` (16 bits) as values with masks: the fewest that cover just that."""
+    while low <= high:
+        size = 1 << 16 if low == 0 else low & -low
+        while low + size - 1 > high:
+            size >>= 1
+        yield low, 0xFFFF & ~(size - 1)
+        low += size
+
+
+def set_flows(number: int, members: Iterable[Network], table: Table) -> Iterator[tuple[Match, Does]]:
+    peer = "src" if table is Table.SETS_SOURCE else "dst"
+    member = Does(load(MEMBER, 1))
+    for network in members:
+        version = network.version
+        fields = _TYPES[version]
+        if network.prefixlen:
+            fields += "," + _peer(version, peer, int(network.network_address), network.prefixlen)
+        yield Match(table, 1, f"{SET}={number},{fields}"), member

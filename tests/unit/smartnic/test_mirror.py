@@ -1,0 +1,210 @@
+"""What a NIC should have, and what is missing for that."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from carmel.client.discovery import ResourceType
+from carmel.resources.base import JsonObject
+from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS
+from carmel.smartnic.mirror import MIRRORED_FROM, Difference, HostObjects, Verb, Wanted, compare, wanted_on
+
+Store = dict[ResourceType, list[JsonObject]]
+
+
+def obj(name: str, namespace: str | None = None, labels: dict[str, str] | None = None, **rest: Any) -> JsonObject:
+    metadata: JsonObject = {"name": name, "uid": f"uid-{name}", "resourceVersion": "7"}
+    if namespace is not None:
+        metadata["namespace"] = namespace
+    if labels is not None:
+        metadata["labels"] = labels
+    return {"metadata": metadata, **rest}
+
+
+def network(name: str, ref: str | None = None, data_plane: str = "SmartNIC") -> JsonObject:
+    spec: JsonObject = {"provider": "bridge", "bridge": {"uplinks": ["p0"], "vlan": 7}, "dataPlane": data_plane}
+    return obj(name, spec=spec | ({"smartNICRef": {"name": ref}} if ref else {}), status={"ports": 3})
+
+
+def port(name: str, on: str = "lan", namespace: str = "default", chosen: str | None = None, **spec: Any) -> JsonObject:
+    vm, _, nic = name.rpartition("-")
+    whole = {
+        "networkRef": {"name": on},
+        "vmRef": {"name": vm},
+        "nic": nic,
+        "owner": f"uid-{vm}",
+        "mac": "52:54:00:00:00:01",
+        **spec,
+    }
+    status = {"smartNIC": chosen, "counters": {}} if chosen else {}
+    made = obj(name, namespace, {"app": vm, "carmel.dev/host": "server-1"}, spec=whole, status=status)
+    made["metadata"]["ownerReferences"] = [{"kind": "VirtualMachine", "name": vm}]
+    return made
+
+
+def host(**more: Any) -> HostObjects:
+    have: dict[str, Any] = {
+        "networks": [network("lan"), network("own", data_plane="Host")],
+        "ports": [port("web-eth0"), port("db-eth0", "own")],
+        "policies": [obj("allow", "default", spec={"vmSelector": {}}), obj("far", "other", spec={"vmSelector": {}})],
+        "namespaces": [obj("default", labels={"team": "a"}), obj("other")],
+        "smart_nics": [obj("dpu")],
+    }
+    return HostObjects(**{**have, **more})
+
+
+def on_nic(wanted: Wanted) -> Store:
+    """As the NIC has it when all was made."""
+    return {
+        kind: [copy.deepcopy(one) for one in wanted.get(kind, ())] for kind in (NAMESPACES, NETWORKS, POLICIES, PORTS)
+    }
+
+
+def empty() -> Store:
+    return {NAMESPACES: [obj("default")], NETWORKS: [], POLICIES: [], PORTS: []}
+
+
+def told(difference: Difference) -> list[tuple[str, str]]:
+    return [(change.verb.value, change.called) for change in difference.changes]
+
+
+def names(wanted: Wanted, kind: ResourceType) -> list[str]:
+    return [one["metadata"]["name"] for one in wanted[kind]]
+
+
+# -- what is wanted ---------------------------------------------------------------------------------------------------
+def test_the_nic_gets_what_it_switches_and_what_matters_to_it() -> None:
+    wanted = wanted_on("dpu", "server-1", host())
+    assert {kind.kind: names(wanted, kind) for kind in wanted} == {
+        "Namespace": ["default"],
+        "Network": ["lan"],
+        "FirewallPolicy": ["allow"],
+        "Port": ["web-eth0"],
+    }
+    (lan,) = wanted[NETWORKS]
+    # There it switches itself.
+    assert lan == {
+        "metadata": {"name": "lan", "labels": {MIRRORED_FROM: "server-1"}},
+        "spec": {"provider": "bridge", "bridge": {"uplinks": ["p0"], "vlan": 7}, "dataPlane": "Host"},
+    }
+    (web,) = wanted[PORTS]
+    assert web["metadata"] == {
+        "name": "web-eth0",
+        "namespace": "default",
+        "labels": {"app": "web", "carmel.dev/host": "server-1", MIRRORED_FROM: "server-1"},
+    }
+    assert "status" not in web
+
+
+def test_the_wish_for_a_function_is_not_mirrored() -> None:
+    wanted = wanted_on("dpu", "server-1", host(ports=[port("web-eth0", function="pf0vf9")]))
+    assert "function" not in wanted[PORTS][0]["spec"]
+
+
+def test_a_nic_of_a_vm_that_is_the_hosts_is_not_on_the_smartnic() -> None:
+    machine = obj("web", "default", spec={"networks": [{"name": "eth0", "dataPlane": "Host"}, {"name": "eth1"}]})
+    wanted = wanted_on("dpu", "server-1", host(machines=[machine], ports=[port("web-eth0"), port("web-eth1")]))
+    assert names(wanted, PORTS) == ["web-eth1"]
+
+
+def test_of_several_nics_each_has_its_own() -> None:
+    have = host(
+        smart_nics=[obj("dpu"), obj("other")],
+        networks=[network("lan"), network("named", "other")],
+        ports=[
+            port("a-eth0", chosen="dpu"),
+            port("b-eth0", chosen="other"),
+            port("c-eth0"),
+            port("d-eth0", "named"),
+        ],
+    )
+    first, second = wanted_on("dpu", "server-1", have), wanted_on("other", "server-1", have)
+    assert (names(first, NETWORKS), names(first, PORTS)) == (["lan"], ["a-eth0"])
+    # Nobody has chosen one for c yet.
+    assert (names(second, NETWORKS), names(second, PORTS)) == (["lan", "named"], ["b-eth0", "d-eth0"])
+
+
+def test_what_is_being_deleted_is_wanted_no_more() -> None:
+    going = port("web-eth0")
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert wanted_on("dpu", "server-1", host(ports=[going]))[PORTS] == []
+
+
+# -- what is missing --------------------------------------------------------------------------------------------------
+def test_ports_come_last_and_go_first() -> None:
+    wanted = wanted_on("dpu", "server-1", host())
+    difference = compare(wanted, empty(), "server-1")
+    assert told(difference) == [
+        ("create", "Network lan"),
+        ("create", "FirewallPolicy default/allow"),
+        ("create", "Port default/web-eth0"),
+    ]
+    assert difference.notes == ("Namespace default is the NIC's own and stays as it is, though this host's differs",)
+    gone = compare(wanted_on("dpu", "server-1", HostObjects()), on_nic(wanted), "server-1")
+    assert told(gone) == [
+        ("delete", "Port default/web-eth0"),
+        ("delete", "FirewallPolicy default/allow"),
+        ("delete", "Network lan"),
+    ]
+
+
+def test_nothing_to_do_is_nothing() -> None:
+    wanted = wanted_on("dpu", "server-1", host())
+    there = on_nic(wanted)
+    # What the NIC adds: defaults, status, what is plugged in, the name of a namespace.
+    there[PORTS][0]["spec"] |= {"function": "pf0vf1", "sourceGuard": True}
+    there[PORTS][0]["status"] = {"interface": "cmp0"}
+    there[NETWORKS][0]["spec"]["bridge"]["takeover"] = False
+    there[NAMESPACES][0]["metadata"]["labels"]["kubernetes.io/metadata.name"] = "default"
+    assert compare(wanted, there, "server-1") == Difference()
+
+
+def test_what_differs_is_changed_and_no_more() -> None:
+    there = on_nic(wanted_on("dpu", "server-1", host()))
+    there[PORTS][0]["spec"] |= {"function": "pf0vf1", "addresses": ["10.0.0.1"], "glow": True}
+    changed = port("web-eth0", vlan=9)
+    changed["metadata"]["labels"]["app"] = "api"
+    (change,) = compare(wanted_on("dpu", "server-1", host(ports=[changed])), there, "server-1").changes
+    assert (change.verb, change.called) == (Verb.UPDATE, "Port default/web-eth0")
+    # What is plugged in stays, and so does what only the NIC's version knows.
+    assert change.body == {"metadata": {"labels": {"app": "api"}}, "spec": {"addresses": None, "vlan": 9}}
+    assert change.fields == ("metadata.labels.app", "spec.addresses", "spec.vlan")
+
+
+def test_what_administrators_of_the_nic_made_is_theirs() -> None:
+    wanted = wanted_on("dpu", "server-1", host())
+    there = on_nic(wanted)
+    for kind in there:
+        for one in there[kind]:
+            del one["metadata"]["labels"][MIRRORED_FROM]
+    # The same but for whose it is: nothing to say.
+    assert compare(wanted, there, "server-1") == Difference()
+    there[PORTS][0]["spec"]["vlan"] = 99
+    there[POLICIES].append(obj("theirs", "default", spec={"vmSelector": {}}))
+    difference = compare(wanted, there, "server-1")
+    assert difference == Difference(
+        (), ("Port default/web-eth0 is the NIC's own and stays as it is, though this host's differs",)
+    )
+
+
+def test_another_hosts_objects_are_not_removed() -> None:
+    there = on_nic(wanted_on("dpu", "server-2", host()))
+    assert compare(wanted_on("dpu", "server-1", HostObjects()), there, "server-1") == Difference()
+
+
+def test_kinds_that_cannot_be_seen_are_left_out() -> None:
+    there = empty()
+    del there[POLICIES], there[NAMESPACES]
+    assert told(compare(wanted_on("dpu", "server-1", host()), there, "server-1")) == [
+        ("create", "Network lan"),
+        ("create", "Port default/web-eth0"),
+    ]
+
+
+def test_objects_of_another_version_are_compared_as_they_are() -> None:
+    wanted = wanted_on("dpu", "server-1", host())
+    there = on_nic(wanted)
+    there[NETWORKS][0]["spec"]["provider"] = "quantum"
+    (change,) = compare(wanted, there, "server-1").changes
+    assert change.body["spec"]["provider"] == "bridge"
