@@ -34,9 +34,16 @@ class Subject(Protocol):
         ...
 
 
-def rules(*ports: int) -> Ruleset:
+def rules(*ports: int, vms: int = 1) -> Ruleset:
+    """What may come to ``PORT``; there may be more VMs, of which the rules know as peers."""
+    more = [
+        PortBinding(PortKey("default", f"v{number}"), f"v{number}", {}, (PORT.addresses[0] + number,), f"cmp{number}")
+        for number in range(1, vms)
+    ]
+    peers = {"peers": [{"vmSelector": {"matchLabels": {"app": "web"}}}], "action": "Deny"}
     ingress = [{"ports": [{"port": port}]} for port in ports]
-    return assemble([compile_policy(POLICY, FirewallPolicySpec.model_validate({"ingress": ingress}))], [PORT], {})
+    spec = FirewallPolicySpec.model_validate({"ingress": [*ingress, peers]})
+    return assemble([compile_policy(POLICY, spec)], [PORT, *more], {})
 
 
 def comes(subject: Subject, port: int) -> bool:

@@ -96,6 +96,67 @@ async def test_a_new_daemon_takes_over(real: Real) -> None:
     assert comes(real, 81)
 
 
+async def test_counters_go_on_under_a_new_daemon(real: Real) -> None:
+    await real.firewall.load(rules(80, 81))
+    comes(real, 80)
+    counted = await real.firewall.counters()
+    real.firewall = real.another()
+    await real.firewall.load(rules(80, 82))
+    assert await real.firewall.counters() == counted
+    comes(real, 80)
+    (after,) = (await real.firewall.counters()).values()
+    (before,) = counted.values()
+    assert (before.packets, after.packets) == (1, 2)
+
+
+async def test_a_new_daemon_closes_nothing_that_an_old_one_let_through(real: Real) -> None:
+    await real.firewall.load(rules(80))
+    await real.another().close_unknown()
+    assert comes(real, 80)
+    assert not comes(real, 81)
+
+
+async def test_ports_are_closed_before_there_are_rules(real: Real) -> None:
+    await real.another().close_unknown()
+    frame = first_packet(Connection(PEER, 6, 80), PORT.addresses[0], to_vm=True, tag=FORBIDDEN)
+    real._wire.send(_UPLINK, frame)
+    await real.firewall.load(rules(80))
+    real._wire.send(_UPLINK, end := marker(FORBIDDEN))
+    assert PORT.interface is not None
+    assert real._wire.received(PORT.interface, end) == set()
+
+
+@pytest.mark.parametrize(
+    "by_others",
+    [
+        "flush ruleset",
+        "flush chain bridge carmel-firewall to-port",
+        "insert rule bridge carmel-firewall postrouting accept",
+        "delete element bridge carmel-firewall ports { cmp0 }",
+    ],
+)
+async def test_what_others_change_is_told_at_once(real: Real, by_others: str) -> None:
+    told: asyncio.Queue[str | None] = asyncio.Queue()
+    real.firewall.watch(told.put_nowait)
+    await real.firewall.load(rules(80))
+    await real.firewall.load(rules(80, 81))
+    # So many that the daemon does not listen while it loads them.
+    await real.firewall.load(rules(*range(1, 3001)))
+    await real.firewall.load(rules(80))
+    namespace = f"--net={real._wire.namespace}"
+    for elsewhere in ("add table inet other", "delete table inet other"):
+        await SystemRunner().run(Command(["nsenter", namespace, "--", "nft", elsewhere]))
+    await SystemRunner().run(Command(["nsenter", namespace, "--", "nft", by_others]))
+    who = await asyncio.wait_for(told.get(), 20)
+    assert who is not None
+    assert who.startswith("nft (process ")
+    # Nothing was told of our own changes, nor of other tables.
+    assert told.empty()
+    await real.firewall.load(rules(80))
+    assert comes(real, 80)
+    assert not comes(real, 81)
+
+
 async def test_nothing_slips_through_while_rules_change(real: Real) -> None:
     """What no ruleset allows is sent all the time: over changes, whole reloads, and ports that are forgotten."""
     denied, stop = threading.Event(), threading.Event()
@@ -112,7 +173,11 @@ async def test_nothing_slips_through_while_rules_change(real: Real) -> None:
     try:
         await asyncio.to_thread(denied.wait)
         for port in range(8000, 8010):
+            # Some rules more and others fewer, a port and its VM's address, everything anew.
             await real.firewall.load(rules(80, port))
+            await real.firewall.load(rules(80, *range(port, port + 300)))
+            await real.firewall.load(rules(port, vms=2))
+            await real.firewall.load(rules(port))
             await real.another().load(Ruleset({}, {}, {}))
             real.firewall = real.another()
             await real.firewall.load(rules(port))
