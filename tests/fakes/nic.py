@@ -152,7 +152,9 @@ class FakeNic:
             ready |= {"status": "False", "reason": "NoFunction", "message": "no function is plugged in"}
         port["status"] = {"conditions": [ready]}
         if wanted is not None:
-            port["status"] |= {"function": wanted, "dataPlane": "Host", "mac": macs.get(wanted)}
+            port["status"] |= {"function": wanted, "dataPlane": "SmartNIC", "interface": "cmp0123456789"}
+            if macs.get(wanted) != port["spec"]["mac"]:
+                port["status"]["mac"] = macs.get(wanted)
         port["metadata"].pop("resourceVersion")
         await self.store.replace(PORT, port, subresource="status")
 

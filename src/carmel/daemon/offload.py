@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from carmel.controllers.offload import Claims, FunctionNics, Links, Relays, SmartNICController
 from carmel.controllers.offload.mirroring import Mirroring
+from carmel.controllers.offload.reflecting import Reflecting
 from carmel.controllers.placement.ledger import Ledger
 from carmel.controllers.runtime import Runtime
 from carmel.resources.host import HostEndpoint
@@ -37,6 +38,7 @@ class Offload:
             runtime, self._links, self._claims, self.nics, functions, read_host_side, relays, wake
         )
         Mirroring(runtime, self._links)
+        Reflecting(runtime, self._links)
         relays.listen(endpoints_changed)
 
     async def begin(self) -> None:

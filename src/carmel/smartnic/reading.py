@@ -53,7 +53,7 @@ class NicFacts:
 class NicPort:
     """A Port on the NIC, as far as its host has to know it. ``bound`` is the wish, ``plugged`` what is so.
 
-    ``mac``: the one that the function has there, where the NIC tells it.
+    ``mac``: the one that its guest sees: the wish's, or the function's own where the NIC cannot change that.
     """
 
     namespace: str
@@ -103,7 +103,7 @@ def read_port(obj: JsonObject) -> NicPort:
         ready=ready.get("status") == "True",
         reason=_text(ready.get("reason")) or "",
         message=_text(ready.get("message")) or "",
-        mac=_text(status.get("mac")),
+        mac=_text(status.get("mac")) or _text(spec.get("mac")),
     )
 
 

@@ -10,6 +10,7 @@ from carmel.controllers.runtime import find_condition
 from carmel.errors import CarmelError, Refused, Unavailable
 from carmel.resources.network import Network
 from carmel.resources.smartnic import FunctionKind, FunctionState, FunctionStatus, SmartNIC
+from carmel.smartnic.models.emulated import BOARD as EMULATED
 
 UNUSABLE = frozenset({FunctionState.MISSING, FunctionState.REFUSED})
 _FAR = 255
@@ -26,8 +27,9 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """``mac``: the spec's own. ``before``: SmartNIC and MAC address at the last start, which are best again.
-    ``distances`` go from the VM's memory to the host's NUMA nodes. ``field``: what to blame."""
+    """``mac``: the spec's own; real NICs give it to a function, the emulated one cannot. ``before``: SmartNIC and MAC
+    address at the last start, which are best again. ``distances`` go from the VM's memory to the host's NUMA nodes.
+    ``field``: what to blame."""
 
     network: Network
     mac: str | None = None
@@ -64,10 +66,11 @@ def choose(
     ]
     if wish.mac is not None:
         mac = wish.mac.lower()
+        fixed = {one.metadata.name for one in ready if one.status.model == EMULATED}
         same = [one for one in free if (one[1].mac or "").lower() == mac]
-        if not same:
+        free = same or [one for one in free if one[0].smart_nic not in fixed]
+        if not free and fixed:
             raise _no_such_mac(wish, ready)
-        free = same
     if not free:
         raise _none_free(ready)
     return min(free, key=lambda one: _preference(wish, one[0], one[1], kept))

@@ -106,14 +106,14 @@ class Claims:
 
     def _note(self, port: Port) -> None:
         status = port.status
-        if status.smart_nic is None or status.mac is None:
+        if status.smart_nic is None:
             return
-        key = key_of(port)
+        key, mac = key_of(port), status.mac or port.spec.mac
         if status.function is None:
-            self._kept[key] = status.smart_nic, status.mac
+            self._kept[key] = status.smart_nic, mac
             return
         function = Function(status.smart_nic, status.function)
-        self._claims[key] = Claim(key, port.spec.owner, port.spec.nic, function, status.mac)
+        self._claims[key] = Claim(key, port.spec.owner, port.spec.nic, function, mac)
 
     def _port_changed(self, change: Change) -> None:
         """A Port that is gone has nothing. What is plugged on the NIC all the same is found there."""

@@ -11,7 +11,7 @@ from carmel.controllers.offload.claims import Claim, Claims
 from carmel.controllers.offload.links import Links
 from carmel.controllers.runtime import Key
 from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
-from carmel.errors import CarmelError, Conflict, NotFound, TimedOut, Unavailable
+from carmel.errors import CarmelError, Conflict, NotFound, Refused, TimedOut, Unavailable
 from carmel.hypervisor.config import NicConfig
 from carmel.resources.port import HOST_OWNER, DataPlane
 from carmel.resources.virtualmachine import NetworkInterfaceStatus
@@ -97,6 +97,13 @@ class FunctionNics:
             raise
 
     async def _give(self, vm: VmOfNics, wanted: WantedNic, key: Key) -> NicPlan:
+        if wanted.network.spec.data_plane is not DataPlane.SMART_NIC:
+            raise Refused(
+                f"network {wanted.network.metadata.name} is switched by the host, and its uplinks are the host's",
+                code="NotOffloaded",
+                hint="set the Network's spec.dataPlane to SmartNIC, or leave dataPlane out of the NIC",
+                field=f"spec.networks[{wanted.index}].dataPlane",
+            )
         mine = self._claims.find(key)
         if mine is not None and not _fits(mine, wanted):
             await self._take_back(mine)
@@ -112,6 +119,13 @@ class FunctionNics:
         async with self._lock(smart_nic):
             await self._plug_in(claim)
         mac = await self._wait_ready(claim)
+        if wanted.nic.mac is not None and mac != wanted.nic.mac.lower():
+            raise Refused(
+                f"SmartNIC {smart_nic} cannot give {claim.function.id} the MAC address {wanted.nic.mac}: it has {mac}",
+                code="MACNotPossible",
+                hint="leave the NIC's mac out",
+                field=f"spec.networks[{wanted.index}].mac",
+            )
         return NicPlan(
             config=NicConfig(wanted.nic.name, mac, {}, function=status.pci_address),
             status=NetworkInterfaceStatus(

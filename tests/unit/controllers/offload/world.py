@@ -10,6 +10,7 @@ from pathlib import Path
 
 from carmel.controllers.offload import Claims, FunctionNics, Links, Relays, SmartNICController
 from carmel.controllers.offload.mirroring import Mirroring
+from carmel.controllers.offload.reflecting import Reflecting
 from carmel.controllers.runtime import Key, Runtime
 from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
 from carmel.paths import Paths
@@ -62,6 +63,7 @@ class OffloadWorld:
             self.woken.put_nowait,
         )
         Mirroring(self.runtime, self.links)
+        Reflecting(self.runtime, self.links)
         await self.claims.load()
         await self.runtime.start()
         try:
@@ -150,10 +152,12 @@ def functions_of(smart_nic: JsonObject) -> dict[str, JsonObject]:
     return {one["id"]: one for one in (smart_nic.get("status") or {}).get("functions") or ()}
 
 
+def conditions_of(obj: JsonObject) -> dict[str, JsonObject]:
+    return {one["type"]: one for one in (obj.get("status") or {}).get("conditions") or ()}
+
+
 def ready_of(obj: JsonObject) -> JsonObject:
-    listed = (obj.get("status") or {}).get("conditions") or ()
-    found: JsonObject = next((one for one in listed if one["type"] == "Ready"), {})
-    return found
+    return conditions_of(obj).get("Ready", {})
 
 
 @contextlib.asynccontextmanager
