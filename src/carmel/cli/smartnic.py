@@ -6,15 +6,19 @@ from pathlib import Path
 
 import click
 
+from carmel.cli.complete import complete_contexts
 from carmel.cli.options import LabelType
+from carmel.cli.output import Output, output_option
+from carmel.cli.session import Session, with_session
 
 
 @click.group()
 def smartnic() -> None:
-    """Join a SmartNIC to its host.
+    """Join a SmartNIC to its host, and keep it in step.
 
     \b
     carmel smartnic invite --host server-1 | ssh root@server-1 carmel apply -f -
+    carmel smartnic sync nic-1 --dry-run
     """
 
 
@@ -61,3 +65,34 @@ def invite(*, host: str, name: str | None, address: str, days: int, filename: Pa
         return
     write_privately(filename, text)
     click.echo(f"{filename} has the host's key. Next, on {host}: carmel apply -f {filename.name}")
+
+
+@smartnic.command()
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Show what would be changed, and change nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option(
+    "--nic-context",
+    metavar="NAME",
+    help="The context with a token of the NIC's; the one called like the NIC when left out.",
+    shell_complete=complete_contexts,
+)
+@output_option()
+@with_session
+def sync(
+    session: Session, *, name: str, dry_run: bool, yes: bool, nic_context: str | None, output: Output | None
+) -> None:
+    """Bring a NIC's networks, ports and policies to what its host's API has.
+
+    What would be changed is shown first, an object a line. It is written with your own credentials of the NIC, through
+    the host's relay: the host itself may not. Only what was made by this is changed or removed.
+
+    \b
+    carmel smartnic sync nic-1 --dry-run
+    carmel smartnic sync nic-1 --nic-context nic-1-admin
+    """
+    from carmel.cli.smartnic_sync import sync_nic  # pydantic, for this alone
+
+    if output is not None and output.form not in {"json", "yaml"}:
+        raise click.UsageError("sync prints lines, -o json or -o yaml")
+    sync_nic(session, name, nic_context, output, dry_run=dry_run, yes=yes)

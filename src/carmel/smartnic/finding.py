@@ -103,8 +103,8 @@ def _name_at(address: str, host: HostSide) -> str | None:
 
 def _remembered(told: FunctionStatus, host: HostSide, before: FunctionStatus | None) -> _Place | None:
     """One that vfio-pci has, or that is on its way there, shows its MAC address to nobody: it is where it was seen
-    last."""
-    if before is None or before.pci_address is None or (before.mac, before.serial) != (told.mac, told.serial):
+    last. Real NICs give a function the MAC address of the port that it is plugged into, so that may be another now."""
+    if before is None or before.pci_address is None:
         return None
     device = host.pci.get(before.pci_address)
     if device is None or device.driver not in {VFIO, None} or device.class_code >> 16 != _CLASSES[told.kind]:

@@ -74,9 +74,9 @@ def test_one_that_vfio_has_is_where_it_was_seen_last(bus: FakePciBus) -> None:
     (between,) = find(bus, before=(found,))
     assert (between.pci_address, between.driver, between.state) == ("0000:01:00.0", None, FunctionState.FREE)
     bus.write("sys/bus/pci/drivers_probe", "0000:01:00.0")
-    # Another function of that name is not it.
-    (other,) = find(bus, told(mac="52:54:00:ca:01:99"), before=tuple(before))
-    assert other.state is FunctionState.MISSING
+    # A real NIC gives it the MAC address of the port that it is plugged into.
+    (renamed,) = find(bus, told(mac="52:54:00:00:00:77"), before=tuple(before))
+    assert (renamed.pci_address, renamed.mac) == ("0000:01:00.0", "52:54:00:00:00:77")
     # And what somebody else gave to vfio-pci is not Carmel's to give away.
     (foreign,) = find(bus, told(address="0000:01:00.0"))
     assert foreign.message == "vfio-pci has 0000:01:00.0 already, and not for Carmel"

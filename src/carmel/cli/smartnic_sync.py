@@ -1,0 +1,173 @@
+"""``carmel smartnic sync``: what the host's API wants of a NIC, shown, and written with the NIC's own credentials."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from urllib.parse import urlsplit
+
+import click
+
+from carmel.cli.output import Output, print_object
+from carmel.cli.session import Session
+from carmel.cli.text import safe
+from carmel.client.api import Client, Selection
+from carmel.client.contexts import choose_context
+from carmel.client.endpoint import Context, Endpoint, HttpsEndpoint
+from carmel.client.objects import JsonObject, dig, metadata
+from carmel.errors import NotFound, Refused
+from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS, SMART_NICS
+from carmel.smartnic.mirror import ORDER, Change, Difference, HostObjects, Verb, compare, wanted_on
+from carmel.smartnic.syncing import make
+
+_DONE = {Verb.CREATE: "created", Verb.UPDATE: "changed", Verb.DELETE: "deleted"}
+
+
+def sync_nic(
+    session: Session, name: str, nic_context: str | None, output: Output | None, *, dry_run: bool, yes: bool
+) -> None:
+    """Raises what either server answers; what was written before that stays written."""
+    smart_nic = session.client.get(SMART_NICS, None, name)
+    host = dig(smart_nic, "status", "host", "name")
+    if not host:
+        raise Refused(
+            f"SmartNIC {name} was not looked at by its host's daemon yet",
+            code="NotReady",
+            hint="is carmeld running there?",
+        )
+    wanted = wanted_on(name, str(host), read_host(session.client))
+    with Client(administrator_context(session, smart_nic, nic_context)) as nic:
+        there = {kind: nic.list(kind, Selection(None)).get("items") or [] for kind in ORDER}
+        difference = compare(wanted, there, str(host))
+        show(name, difference, output)
+        if dry_run or not difference.changes:
+            return
+        _confirm(name, len(difference.changes), yes=yes)
+        quiet = output is not None
+        make(
+            nic, difference, None if quiet else lambda change: click.echo(f"{safe(change.called)} {_DONE[change.verb]}")
+        )
+
+
+def read_host(client: Client) -> HostObjects:
+    """All that can concern a NIC."""
+
+    def listed(word: str) -> list[JsonObject]:
+        items: list[JsonObject] = client.list(client.kind(word), Selection(None)).get("items") or []
+        return items
+
+    return HostObjects(
+        networks=client.list(NETWORKS, Selection(None)).get("items") or [],
+        ports=client.list(PORTS, Selection(None)).get("items") or [],
+        policies=client.list(POLICIES, Selection(None)).get("items") or [],
+        namespaces=client.list(NAMESPACES, Selection(None)).get("items") or [],
+        machines=listed("virtualmachines"),
+        smart_nics=client.list(SMART_NICS, Selection(None)).get("items") or [],
+    )
+
+
+# -- the way to the NIC -----------------------------------------------------------------------------------------------
+def administrator_context(session: Session, smart_nic: JsonObject, wanted: str | None) -> Context:
+    """A context with credentials of the NIC's administrator, through the relay of its host.
+
+    Raises ``Refused`` (``NoRelay``, ``NotANIC``), ``NotFound`` (``ContextNotFound``).
+    """
+    name = metadata(smart_nic, "name")
+    try:
+        context = choose_context(wanted or name)
+    except NotFound as exc:
+        exc.hint = (
+            f"on the NIC `carmel kubeconfig` prints one: save it as a context called {name} in ~/.config/carmel/config, "
+            "or name another with --nic-context"
+        )
+        raise
+    if not isinstance(context.endpoint, HttpsEndpoint):
+        raise Refused(f"context {context.name} is this machine's own daemon, not the NIC", code="NotANIC")
+    relay = dig(smart_nic, "status", "relay")
+    if not isinstance(relay, str):
+        raise Refused(
+            f"SmartNIC {name} has no relay on its host",
+            code="NoRelay",
+            hint=f"carmel get smartnic {name} -o yaml says why (condition RelayReady)",
+        )
+    return Context(context.name, through_relay(session.client.context.endpoint, relay, context.endpoint))
+
+
+def through_relay(host: Endpoint, relay: str, nic: HttpsEndpoint) -> HttpsEndpoint:
+    """The NIC by way of its host. TLS is the NIC's as before: its certificate is checked against the name that the
+    context knows it by."""
+    url = urlsplit(relay)
+    address, port = url.hostname or "127.0.0.1", url.port or 443
+    if isinstance(host, HttpsEndpoint) and address in {"127.0.0.1", "::1"}:
+        # The relay names itself as its host sees it; we see the host from elsewhere.
+        address = host.host
+    return dataclasses.replace(nic, host=address, port=port, base_path="", server_name=nic.server_name or nic.host)
+
+
+# -- for people -------------------------------------------------------------------------------------------------------
+def show(name: str, difference: Difference, output: Output | None) -> None:
+    if output is not None:
+        print_object(_document(name, difference), output)
+        return
+    for change in difference.changes:
+        click.echo(line_of(change))
+    for note in difference.notes:
+        click.echo(f"note: {safe(note)}", err=True)
+    if not difference.changes:
+        click.echo(f"SmartNIC {name} has all that it should have")
+
+
+def line_of(change: Change) -> str:
+    """``update Port default/web-eth0: spec.vlan = 20``."""
+    line = f"{change.verb.value} {safe(change.called)}"
+    if change.verb is not Verb.UPDATE:
+        return line
+    return f"{line}: {', '.join(safe(_assignment(change.body, field)) for field in change.fields)}"
+
+
+def _assignment(body: JsonObject, field: str) -> str:
+    value = body
+    parts = field.split(".")
+    # A label's name has dots of its own.
+    for index, part in enumerate(parts):
+        rest = ".".join(parts[index:])
+        if isinstance(value, dict) and rest in value:
+            value = value[rest]
+            break
+        value = value.get(part) if isinstance(value, dict) else None
+    if value is None:
+        return f"{field} removed"
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    return f"{field} = {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _document(name: str, difference: Difference) -> JsonObject:
+    return {
+        "smartNIC": name,
+        "changes": [
+            {
+                "verb": change.verb.value,
+                "kind": change.kind.kind,
+                **({"namespace": change.namespace} if change.namespace else {}),
+                "name": change.name,
+                **({"body": change.body} if change.body else {}),
+            }
+            for change in difference.changes
+        ],
+        "notes": list(difference.notes),
+    }
+
+
+def _confirm(name: str, count: int, *, yes: bool) -> None:
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Refused(
+            f"nothing was changed on SmartNIC {name}: there is no terminal to ask on",
+            code="ConfirmationNeeded",
+            hint="--yes makes the changes, --dry-run only shows them",
+        )
+    what = "this change" if count == 1 else f"these {count} changes"
+    if not click.confirm(f"Make {what} on SmartNIC {name}?", err=True):
+        raise Refused("nothing was changed", code="NotConfirmed")
