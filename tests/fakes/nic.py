@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
+from typing import Self, TypeVar
 
 from carmel import __version__
 from carmel.apiserver.app import ApiConfig, build_app
@@ -33,6 +35,8 @@ from carmel.store.protocol import EventType
 from carmel.store.sqlite import SqliteStore
 from tests.stores import open_store
 from tests.unit.apiserver.harness import FakeStreams
+
+T = TypeVar("T")
 
 TOKEN = "the-token-of-the-nics-administrator"
 NAME = "itself"
@@ -183,3 +187,42 @@ async def running_nic(folder: Path, functions: Iterable[int] = (0, 1), serial: s
             yield nic
         finally:
             await nic.stop()
+
+
+class NicThread:
+    """A running NIC in a loop and thread of its own, for tests that block. ``do`` works on it from outside."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._over = asyncio.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.nic: FakeNic
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(60)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+        self._loop.close()
+
+    def do(self, work: Callable[[FakeNic], Awaitable[T]]) -> T:
+        async def call() -> T:
+            return await work(self.nic)
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result(60)
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._main())
+
+    async def _main(self) -> None:
+        try:
+            async with running_nic(self._folder) as self.nic:
+                self._ready.set()
+                await self._over.wait()
+        finally:
+            self._ready.set()

@@ -78,8 +78,8 @@ def administrator_context(session: Session, smart_nic: JsonObject, wanted: str |
         context = choose_context(wanted or name)
     except NotFound as exc:
         exc.hint = (
-            f"on the NIC `carmel kubeconfig` prints one: save it as a context called {name} in ~/.config/carmel/config, "
-            "or name another with --nic-context"
+            f"on the NIC `carmel kubeconfig` prints one: save it as context {name} in ~/.config/carmel/config, or name "
+            "another with --nic-context"
         )
         raise
     if not isinstance(context.endpoint, HttpsEndpoint):
@@ -127,19 +127,20 @@ def line_of(change: Change) -> str:
 
 
 def _assignment(body: JsonObject, field: str) -> str:
-    value = body
-    parts = field.split(".")
-    # A label's name has dots of its own.
-    for index, part in enumerate(parts):
-        rest = ".".join(parts[index:])
-        if isinstance(value, dict) and rest in value:
-            value = value[rest]
-            break
-        value = value.get(part) if isinstance(value, dict) else None
+    value = _value(body, field)
     if value is None:
         return f"{field} removed"
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
     return f"{field} = {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _value(body: JsonObject, field: str) -> object:
+    """What a patch sets a field to. The name of a label has dots of its own."""
+    first, _, rest = field.partition(".")
+    if field in body:
+        return body[field]
+    inner = body.get(first)
+    return _value(inner, rest) if isinstance(inner, dict) else None
 
 
 def _document(name: str, difference: Difference) -> JsonObject:
