@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from carmel.errors import CarmelError, Refused
+from carmel.errors import CarmelError, Refused, Unavailable
 from carmel.hypervisor import guestmemory
-from carmel.hypervisor.config import Accelerator, MachineConfig, Pinning
+from carmel.hypervisor.config import Accelerator, AnyDisk, FunctionDiskConfig, MachineConfig, NicConfig, Pinning
+from carmel.hypervisor.devices import DeviceKind
 from carmel.hypervisor.machine import ConsoleStream, Launch, MachineChange, MachineState
 from carmel.hypervisor.pinning.failures import CannotPin
 from carmel.hypervisor.pinning.holding import check_pinning
+from carmel.hypervisor.slots import hot_plug_ports
 from carmel.paths import Paths
-from carmel.resources.virtualmachine import GuestStatus, Termination, TerminationReason
+from carmel.resources.virtualmachine import DiskBus, GuestStatus, Termination, TerminationReason
 
 _LIVE = (MachineState.RUNNING, MachineState.PAUSED)
 
@@ -55,9 +57,19 @@ class FakeMachine:
         self.addresses: dict[str, list[str]] = {}
         self.presses = 0
         self.moves: list[Pinning] = []
+        self.lets_go = True
+        """Whether the guest gives devices back."""
+        self.refuses_plug: CarmelError | None = None
         self.listeners: list[Callable[[str, str], None]] = []
         # A process has copies of its own of what it was given.
-        self._descriptors = [os.dup(one) for nic in config.nics for one in nic.descriptors]
+        self._descriptors = {nic.name: [os.dup(one) for one in nic.descriptors] for nic in config.nics}
+        self.plugged: dict[tuple[DeviceKind, str], NicConfig | AnyDisk] = {}
+        """What was plugged since the start."""
+        self._there = [
+            *((DeviceKind.NIC, nic.name) for nic in config.nics),
+            *((DeviceKind.DISK, disk.name) for disk in config.disks),
+        ]
+        self._as_started = tuple(self._there)
         self._world = world
         self._state = MachineState.PAUSED if paused else MachineState.RUNNING
         self._launch = Launch(
@@ -78,8 +90,33 @@ class FakeMachine:
 
     def close(self) -> None:
         """What a process does at its end, and a test at its own."""
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        for name in list(self._descriptors):
+            self._close(name)
+
+    @property
+    def nics(self) -> Sequence[str]:
+        return [name for kind, name in self._there if kind is DeviceKind.NIC]
+
+    @property
+    def disks(self) -> Sequence[str]:
+        return [name for kind, name in self._there if kind is DeviceKind.DISK]
+
+    async def plug_nic(self, nic: NicConfig) -> None:
+        self._plug(DeviceKind.NIC, nic, pluggable=nic.helper is None)
+        self._descriptors[nic.name] = [os.dup(one) for one in nic.descriptors]
+
+    async def unplug_nic(self, name: str) -> None:
+        alone = {nic.name for nic in self.config.nics if self.config.iommu or nic.function is not None}
+        self._unplug(DeviceKind.NIC, name, alone)
+        self._close(name)
+
+    async def plug_disk(self, disk: AnyDisk) -> None:
+        on_pci = isinstance(disk, FunctionDiskConfig) or disk.bus in (DiskBus.VIRTIO, DiskBus.NVME)
+        self._plug(DeviceKind.DISK, disk, pluggable=on_pci)
+
+    async def unplug_disk(self, name: str) -> None:
+        alone = {disk.name for disk in self.config.disks if isinstance(disk, FunctionDiskConfig)}
+        self._unplug(DeviceKind.DISK, name, alone)
 
     def end(self, state: MachineState) -> None:
         """The guest shut down or panicked, or QEMU died."""
@@ -107,6 +144,8 @@ class FakeMachine:
 
     async def suspend(self) -> None:
         self._require_live()
+        if tuple(self._there) != self._as_started:
+            raise Refused("it has other devices than at its start", code="DevicesPlugged")
         if self.blockers:
             raise Refused(self.blockers[0], code="NonMigratableDevice")
         saved = self._world.paths.machine(self.config.uid).saved_state
@@ -141,6 +180,37 @@ class FakeMachine:
 
     async def guest_addresses(self) -> dict[str, list[str]]:
         return self.addresses
+
+    def _close(self, nic: str) -> None:
+        for descriptor in self._descriptors.pop(nic, ()):
+            os.close(descriptor)
+
+    def _plug(self, kind: DeviceKind, what: NicConfig | AnyDisk, *, pluggable: bool) -> None:
+        self._require_live()
+        if not pluggable:
+            raise Refused("it can be there from the start only", code="NotPluggable")
+        if (kind, what.name) in self._there:
+            raise Refused("it is there already", code="AlreadyPlugged")
+        if len(self.plugged) == hot_plug_ports(iommu=self.config.iommu):
+            raise Refused("every port is taken", code="NoFreePort")
+        if self.refuses_plug is not None:
+            raise self.refuses_plug
+        self.plugged[kind, what.name] = what
+        self._there.append((kind, what.name))
+
+    def _unplug(self, kind: DeviceKind, name: str, alone: Collection[str]) -> None:
+        """``alone``: those of the start that have a port of their own."""
+        self._require_live()
+        if (kind, name) not in self._there:
+            return
+        if (kind, name) not in self.plugged and name not in alone:
+            raise Refused("it is there since the start", code="NotPluggable")
+        if self._state is not MachineState.RUNNING:
+            raise Unavailable("the guest stands still", code="GuestStandsStill")
+        if not self.lets_go:
+            raise Unavailable("the guest keeps it", code="GuestKeepsDevice")
+        self.plugged.pop((kind, name), None)
+        self._there.remove((kind, name))
 
     def tell(self, what: str) -> None:
         for listener in self.listeners:

@@ -10,9 +10,13 @@ from carmel.errors import Refused
 from carmel.hypervisor.abilities import QemuAbilities
 from carmel.hypervisor.config import AnyDisk, DiskConfig, FunctionDiskConfig, MachineConfig, NbdDiskConfig, NicConfig
 from carmel.hypervisor.layers import Layer
+from carmel.resources.virtualmachine import DiskBus
 
 _HOT_PLUG_CHASSIS, _NIC_CHASSIS, _DISK_CHASSIS = 1, 16, 32
 """Where the numbers of ports begin: each is a slot of its own to the guest."""
+
+_BEHIND_IOMMU: Mapping[str, object] = {"iommu_platform": True, "disable-legacy": "on"}
+"""A virtio device whose memory the guest's IOMMU is asked for (virtio specification, VIRTIO_F_ACCESS_PLATFORM)."""
 
 
 class DeviceKind(StrEnum):
@@ -68,7 +72,6 @@ def nic_options(nic: NicConfig, device: Device, place: Mapping[str, object], *, 
     """Of ``-device``. ``iommu``: the guest has one, and the NIC is behind it."""
     if nic.function is not None:
         return function_options(nic.function, device.id, place)
-    behind: dict[str, object] = {"iommu_platform": True, "disable-legacy": "on"} if iommu else {}
     return {
         "driver": "virtio-net-pci",
         "id": device.id,
@@ -77,9 +80,19 @@ def nic_options(nic: NicConfig, device: Device, place: Mapping[str, object], *, 
         # No boot ROM: it is x86 code, or slow; UEFI has its own driver.
         "romfile": "",
         **_queues(nic),
-        **behind,
+        **(_BEHIND_IOMMU if iommu else {}),
         **place,
     }
+
+
+def disk_options(
+    disk: DiskConfig | NbdDiskConfig, device: Device, place: Mapping[str, object], *, iommu: bool
+) -> dict[str, object]:
+    """Of ``-device``, for a disk that is a PCI device of its own: bus virtio or nvme."""
+    driver: dict[str, object] = {"driver": "nvme"}
+    if disk.bus is DiskBus.VIRTIO:
+        driver = {"driver": "virtio-blk-pci", **(_BEHIND_IOMMU if iommu else {})}
+    return {**driver, "id": device.id, "drive": device.nodes[0], "serial": disk.serial, **place}
 
 
 def function_options(address: str, name: str, place: Mapping[str, object]) -> dict[str, object]:

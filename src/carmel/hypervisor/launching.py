@@ -129,6 +129,7 @@ class Launching:
             log_offset=logs.size_of(self._paths.qemu_log),
             pinning=self.config.pinning,
             devices=line.devices,
+            started_with=tuple(device.id for device in line.devices),
             iommu=self.config.iommu,
         )
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from carmel.hypervisor.config import Accelerator, MachineConfig, Pinning
+from carmel.hypervisor.config import Accelerator, AnyDisk, MachineConfig, NicConfig, Pinning
 from carmel.resources.virtualmachine import GuestStatus, Termination
 
 
@@ -78,6 +78,17 @@ class Machine(Protocol):
         """Where it is held by its launch record, which ``repin`` keeps true; ``None``: nowhere."""
         ...
 
+    @property
+    def nics(self) -> Sequence[str]:
+        """Names of the NICs that it has: those of its start and those that were plugged, without those unplugged.
+        Those of a VM that an older Carmel started are not known."""
+        ...
+
+    @property
+    def disks(self) -> Sequence[str]:
+        """The same of disks."""
+        ...
+
     async def resume(self) -> None:
         """Let the vCPUs run (``cont``)."""
         ...
@@ -99,7 +110,8 @@ class Machine(Protocol):
     async def suspend(self) -> None:
         """Save memory and devices to ``MachinePaths.saved_state`` (all or nothing), then end.
 
-        Raises ``Refused`` (code ``NonMigratableDevice``) when QEMU cannot save a device; the VM then runs on.
+        Raises ``Refused`` when QEMU cannot save a device (``NonMigratableDevice``), or when it has others than at its
+        start (``DevicesPlugged``); the VM then runs on.
         """
         ...
 
@@ -114,6 +126,33 @@ class Machine(Protocol):
         Everything or nothing as far as the kernel allows; pages that it cannot move stay and are found by later
         accesses. Raises ``Refused`` (code ``CannotPin``) where this host has no means for it.
         """
+        ...
+
+    async def plug_nic(self, nic: NicConfig) -> None:
+        """Plug a NIC into the running VM: all or nothing. Its descriptors stay the caller's, who closes them.
+
+        Four devices can be plugged, eight where the guest has an IOMMU. Raises ``Refused`` (``AlreadyPlugged``,
+        ``NoFreePort``, ``NotPluggable``, ``NotSupported``, what ``passthrough`` refuses, ``MachineNotRunning``).
+        """
+        ...
+
+    async def unplug_nic(self, name: str) -> None:
+        """Have the guest let go of a NIC: it is gone when this returns. One that is not there is fine.
+
+        Raises ``Refused`` (``NotPluggable``: it is there from the start, and has no port of its own), ``Unavailable``
+        (``GuestKeepsDevice``, ``GuestStandsStill``): then it is still there, and may go later.
+        """
+        ...
+
+    async def plug_disk(self, disk: AnyDisk) -> None:
+        """Plug a disk (of bus virtio or nvme) into the running VM: all or nothing.
+
+        Raises what ``plug_nic`` does, ``Unavailable`` (``NBDUnreachable``), or what is wrong with the disk.
+        """
+        ...
+
+    async def unplug_disk(self, name: str) -> None:
+        """As ``unplug_nic``. What the guest did not write by then is lost: it should have unmounted the disk."""
         ...
 
     async def migration_blockers(self) -> Sequence[str]:

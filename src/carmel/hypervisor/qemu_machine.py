@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from carmel.errors import CarmelError, Refused
-from carmel.hypervisor import guestagent, logs, savedstate
+from carmel.hypervisor import guestagent, logs, plugging, savedstate
 from carmel.hypervisor.account import Account
-from carmel.hypervisor.config import Pinning
+from carmel.hypervisor.config import AnyDisk, NicConfig, Pinning
+from carmel.hypervisor.departures import Departures
+from carmel.hypervisor.devices import Device, DeviceKind
 from carmel.hypervisor.directory import remove_runtime
 from carmel.hypervisor.failures import QEMUNotAnswering, not_running
 from carmel.hypervisor.files import sync_directory
@@ -69,6 +71,7 @@ class QemuMachine:
         self._guest_reason: str | None = None
         self._log_seen = -1
         self._busy = asyncio.Lock()
+        self.departures = Departures()
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = self._background(self._watch_process(qemu)) if qemu is not None else None
 
@@ -94,6 +97,14 @@ class QemuMachine:
         """QEMU's exit status, once it ended and if it was started here."""
         return self._qemu.status if self._qemu is not None else None
 
+    @property
+    def nics(self) -> Sequence[str]:
+        return self._names(DeviceKind.NIC)
+
+    @property
+    def disks(self) -> Sequence[str]:
+        return self._names(DeviceKind.DISK)
+
     # -- what can be done with it -------------------------------------------------------------------------------
     async def resume(self) -> None:
         async with self._busy:
@@ -110,6 +121,8 @@ class QemuMachine:
         await self.execute("system_reset")
 
     async def kill(self, reason: str) -> Termination:
+        # Nobody waits for a guest any more that is to go.
+        self.departures.give_up(not_running(self.record.uid))
         async with self._busy:
             return await self._end(TerminationReason.HOST_REQUEST, reason)
 
@@ -125,14 +138,19 @@ class QemuMachine:
             return await self._end(None, "")
 
     async def repin(self, pinning: Pinning) -> None:
-        # Half a move is worse than a late cancellation.
-        moving = asyncio.create_task(self._repin(pinning))
-        try:
-            await asyncio.shield(moving)
-        except asyncio.CancelledError:
-            with contextlib.suppress(Exception):
-                await moving
-            raise
+        await self._undivided(holding.repin(self, pinning))
+
+    async def plug_nic(self, nic: NicConfig) -> None:
+        await self._undivided(plugging.plug_nic(self, nic))
+
+    async def unplug_nic(self, name: str) -> None:
+        await self._undivided(plugging.unplug(self, DeviceKind.NIC, name))
+
+    async def plug_disk(self, disk: AnyDisk) -> None:
+        await self._undivided(plugging.plug_disk(self, disk))
+
+    async def unplug_disk(self, name: str) -> None:
+        await self._undivided(plugging.unplug(self, DeviceKind.DISK, name))
 
     async def migration_blockers(self) -> Sequence[str]:
         info = await self.execute("query-migrate")
@@ -182,6 +200,21 @@ class QemuMachine:
         await asyncio.to_thread(record.save, self.paths.launch_record)
         self.record = record
 
+    # -- for plugging -------------------------------------------------------------------------------------------
+    @property
+    def groups(self) -> VfioGroups:
+        return self._around.groups
+
+    def account(self) -> Account:
+        """Who QEMU runs as. Raises ``Refused`` (``UserMissing``)."""
+        return self._around.account()
+
+    async def keep_devices(self, devices: tuple[Device, ...]) -> None:
+        """Write them into the launch record. Raises ``OSError``; then the record is as before."""
+        record = replace(self.record, devices=devices)
+        await asyncio.to_thread(record.save, self.paths.launch_record)
+        self.record = record
+
     # -- for the hypervisor -------------------------------------------------------------------------------------
     async def attach(self, *, seconds: float = ANSWER_SECONDS) -> None:
         """Connect the monitor and read the state. Raises ``QEMUNotAnswering``."""
@@ -205,6 +238,7 @@ class QemuMachine:
             await savedstate.undo(self)
         if self._state is not MachineState.ENDED:
             await holding.hold(self)
+            await self._settle_devices()
         await self.look_for_panic()
 
     async def look_for_panic(self) -> None:
@@ -239,9 +273,22 @@ class QemuMachine:
         await self._disconnect()
 
     # -- within -------------------------------------------------------------------------------------------------
-    async def _repin(self, pinning: Pinning) -> None:
+    async def _undivided(self, work: Coroutine[Any, Any, None]) -> None:
+        """Nothing else happens to the VM meanwhile, and half of it is worse than a late cancellation."""
+        doing = asyncio.create_task(self._alone(work))
+        try:
+            await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await doing
+            raise
+
+    async def _alone(self, work: Coroutine[Any, Any, None]) -> None:
         async with self._busy:
-            await holding.repin(self, pinning)
+            await work
+
+    def _names(self, kind: DeviceKind) -> list[str]:
+        return [device.name for device in self.record.devices or () if device.kind is kind and device.plugged]
 
     def _processes(self) -> list[Running]:
         return [*([self._qemu] if self._qemu is not None else []), *self._helpers]
@@ -322,10 +369,25 @@ class QemuMachine:
                 self._set_state(MachineState.RUNNING, "resumed")
             case "RESET" if self._state in (MachineState.SHUTDOWN, MachineState.PANICKED):
                 self._set_state(MachineState.PAUSED, "reset")
+            case "DEVICE_DELETED":
+                self._device_is_gone(str(event.data.get("device")))
             case "VSERPORT_CHANGE" if event.data.get("id") == "agent":
                 self._around.changed(self.record.uid, "guest agent")
             case _:
                 pass
+
+    def _device_is_gone(self, name: str) -> None:
+        waited = self.departures.gone(name)
+        if not waited and any(device.id == name for device in self.record.devices or ()):
+            # The guest took its time, or let go of it by itself.
+            self._background(self._settle_devices())
+
+    async def _settle_devices(self) -> None:
+        try:
+            await self._alone(plugging.settle(self))
+        except CarmelError as exc:
+            _log.warning("what is plugged into the VM %s is not known: %s", self.record.uid, exc.message)
+        self._around.changed(self.record.uid, "devices")
 
     def _on_lost(self) -> None:
         self._qmp = None
@@ -344,6 +406,7 @@ class QemuMachine:
 
     async def _watch_process(self, qemu: Running) -> None:
         await qemu.wait()
+        self.departures.give_up(not_running(self.record.uid))
         # An end that the guest brought about is kept: collect() tells of it.
         if self._state not in (MachineState.SHUTDOWN, MachineState.PANICKED):
             self._set_state(MachineState.ENDED, "ended")

@@ -74,7 +74,22 @@ class LaunchRecord:
     pinning: Pinning | None = None
     devices: tuple[Device, ...] | None = None
     """The NICs and disks that it has. ``None``: it was started before they were recorded, and none can be unplugged."""
+    started_with: tuple[str, ...] = ()
+    """The ids of the devices that it was started with."""
     iommu: bool = False
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """Ports that a device can be plugged into, by QEMU's names, those for plugging later first."""
+        options = (json.loads(word) for word in self.argv if word.startswith('{"driver":"pcie-root-port"'))
+        names = [str(one["id"]) for one in options]
+        return tuple(sorted(names, key=lambda name: not name.startswith("port")))
+
+    @property
+    def devices_as_started(self) -> bool:
+        """Whether it has the very devices that its arguments name."""
+        present = {device.id for device in self.devices or ()}
+        return self.devices is None or present == set(self.started_with)
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -137,6 +152,7 @@ def _parse(data: Mapping[str, Any], uid: str) -> LaunchRecord:
         # Older records have none of these.
         pinning=_pinning(data.get("pinning")),
         devices=_devices(data.get("devices")),
+        started_with=tuple(map(str, data.get("started_with", ()))),
         iommu=bool(data.get("iommu", False)),
     )
 

@@ -30,8 +30,15 @@ _FINISHED = frozenset({"completed", "failed", "cancelled"})
 async def save(machine: QemuMachine) -> None:
     """Write ``machine``'s state. On any failure it runs on as before and nothing is left.
 
-    Raises ``Refused`` (``NonMigratableDevice``), ``InsufficientStorage`` or ``QEMUFailed``.
+    Raises ``Refused`` (``NonMigratableDevice``, ``DevicesPlugged``), ``InsufficientStorage`` or ``QEMUFailed``.
     """
+    if not machine.record.devices_as_started:
+        raise Refused(
+            "the VM cannot be suspended: NICs or disks were plugged or unplugged since its start, and it would be "
+            "started with others than its saved memory knows",
+            code="DevicesPlugged",
+            hint="restart the VM, or power it off",
+        )
     blockers = await machine.migration_blockers()
     if blockers:
         raise Refused(
