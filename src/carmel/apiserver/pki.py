@@ -193,6 +193,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--client", type=_host)
     parser.add_argument("--days", type=int, default=SERVER_LASTS.days)
     given = parser.parse_args(arguments)
+    if given.client is not None and (given.folder / "ca.crt").exists() and not (given.folder / "ca.key").exists():
+        # A new authority would not be the one of the server that runs.
+        parser.error(f"{given.folder} has no ca.key: the authority was made elsewhere, and can sign only there")
     issuer = authority(given.folder)
     if given.client is not None:
         print(json.dumps(client(given.folder, issuer, given.client, timedelta(days=given.days))))  # noqa: T201

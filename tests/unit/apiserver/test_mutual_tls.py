@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from carmel.apiserver.credentials import Credentials
-from carmel.apiserver.pki import authority, client
+from carmel.apiserver.pki import authority, client, main
 from carmel.apiserver.server import Server, ServerConfig
 from carmel.paths import Paths
 from carmel.run import Command, ProgramFailed, SystemRunner
@@ -125,6 +125,16 @@ async def test_the_child_process_that_signs(tmp_path: Path) -> None:
     assert Credentials(tmp_path).host_certificate("web").read_text() == pair["tls.crt"]
     with pytest.raises(ProgramFailed, match="not a host's name"):
         await SystemRunner().run(Command([*argv, "../../admin"]))
+
+
+def test_an_authority_without_its_key_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    authority(tmp_path)
+    before = (tmp_path / "ca.crt").read_bytes()
+    (tmp_path / "ca.key").unlink()
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--client", "web"])
+    assert "the authority was made elsewhere" in capsys.readouterr().err
+    assert (tmp_path / "ca.crt").read_bytes() == before
 
 
 def test_the_hosts_key_does_not_stay_on_the_nic(tmp_path: Path) -> None:

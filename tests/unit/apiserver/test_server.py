@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import stat
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -104,6 +105,15 @@ async def test_keys_are_private_and_certificates_do_not_depend_on_the_clock(harn
     assert ssl.cert_time_to_seconds(certificate["notBefore"]) < 7 * 86400
     assert ssl.cert_time_to_seconds(certificate["notAfter"]) > time.time() + 10 * 365 * 86400
     assert {value for _, value in certificate["subjectAltName"]} >= {"localhost", "127.0.0.1"}
+
+
+async def test_a_nic_listens_before_its_address_is_there(tmp_path: Path) -> None:
+    """192.0.2.0/24 is nobody's (RFC 5737)."""
+    config = ServerConfig(https_address="192.0.2.77", before_its_address=True)
+    if sys.platform != "linux":
+        pytest.skip("needs IP_FREEBIND")
+    async with running_server(tmp_path, config) as harness:
+        assert harness.server.url.startswith("https://192.0.2.77:")
 
 
 async def test_a_certificate_near_its_end_is_made_anew_by_the_same_authority(tmp_path: Path) -> None:

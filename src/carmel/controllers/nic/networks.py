@@ -7,11 +7,13 @@ from collections.abc import Callable
 from carmel.controllers.network.hosted import FINALIZER, HostedNetworks
 from carmel.controllers.network.plans import network_plan, port_plan
 from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, Watch, condition, key_of, set_conditions
+from carmel.errors import Refused
 from carmel.network.dataplane import DataPlane
 from carmel.resources.base import JsonObject
 from carmel.resources.network import NETWORK, Network, NetworkProvider
 from carmel.resources.port import PORT, Port
 
+_USED_SECONDS = 5.0
 _SWITCHED = frozenset({NetworkProvider.NAT, NetworkProvider.BRIDGE})
 
 
@@ -82,9 +84,7 @@ class NicNetworkController:
     async def reconcile(self, key: Key) -> float | None:
         network = await self._resources.find(key)
         if network is None:
-            self._switch.note(key.name, made=False)
-            self._others_may_have_room()
-            return None
+            return await self._forget(key.name)
         if is_switched(network):
             again = await self._hosted.settle(network)
             now = await self._resources.find(key)
@@ -95,6 +95,16 @@ class NicNetworkController:
             return await self._hosted.let_go(network)
         if network.metadata.deletion_timestamp is None:
             await self._refuse(network)
+        return None
+
+    async def _forget(self, name: str) -> float | None:
+        """It is gone, whether or not its finalizer was waited for: ports on it are unplugged first."""
+        self._switch.note(name, made=False)
+        try:
+            await (await self._switch.plane()).remove_network(name)
+        except Refused:
+            return _USED_SECONDS
+        self._others_may_have_room()
         return None
 
     def _others_may_have_room(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from carmel.controllers.network.hosted import FINALIZER
 from carmel.controllers.runtime import Key, find_condition
 from carmel.errors import Refused
 from carmel.network.dataplane import PortCount
@@ -131,6 +132,20 @@ async def test_unplugged_and_deleted_it_is_given_back(nic: SmartNic) -> None:
     await nic.store.delete(NETWORK, None, "lan")
     await nic.quiet()
     assert nic.plane.networks == {}
+
+
+async def test_a_network_goes_even_if_somebody_takes_its_finalizer_away(nic: SmartNic) -> None:
+    """As a host that is trusted in full can."""
+    await nic.make_network()
+    await nic.make_port(0)
+    await nic.store.delete(NETWORK, None, "lan")
+    network = await nic.networks.get(Key(None, "lan"))
+    await nic.networks.remove_finalizer(network, FINALIZER)
+    assert ready(await nic.port(0)) == ("False", "NetworkNotReady")
+    await nic.clock.advance(10)
+    await nic.quiet()
+    assert nic.plane.networks == {}
+    assert "pf0vf0" in nic.plane.links
 
 
 async def test_a_port_changes_its_function(nic: SmartNic) -> None:
