@@ -24,15 +24,18 @@ from carmel.daemon.nostreams import NoStreams
 from carmel.hardware.sysroot import Sysroot
 from carmel.network.host.netlink import Netlink
 from carmel.resources.base import Resource
+from carmel.resources.datastore import DATASTORE
 from carmel.resources.image import IMAGE
 from carmel.resources.kinds import Kind
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
+from carmel.resources.volume import VOLUME
 from carmel.run import SystemRunner
 from carmel.smartnic.models.find import find_model
 from carmel.smartnic.nvme.export import Listen
 
 _NO_VMS = "a SmartNIC runs no VMs: make it on the host, whose NICs this one switches"
-NOT_HERE = {VIRTUAL_MACHINE: _NO_VMS, IMAGE: _NO_VMS}
+_NO_DISKS = "a SmartNIC keeps no volumes: what it shows its host as a disk is an NVMeNamespace"
+NOT_HERE = {VIRTUAL_MACHINE: _NO_VMS, IMAGE: _NO_VMS, VOLUME: _NO_DISKS, DATASTORE: _NO_DISKS}
 
 
 class SmartNicDaemon(BaseDaemon):

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from carmel.client.objects import dig
+from carmel.errors import CarmelError
 from carmel.run import find_program
 from tests.system.smartnic.nic import API, PORTS, SUBNET, Nic, port
 
@@ -89,6 +90,15 @@ def test_the_invitation_that_counts_is_the_last_one(nic: Nic) -> None:
     nic.invite()
     assert {file.name: file.read_text() for file in nic.keys.iterdir()} != earlier
     assert nic.as_host("GET", f"{API}/ports").status == 200
+
+
+def test_it_takes_no_vms_and_keeps_no_disks(nic: Nic) -> None:
+    for word in ("virtualmachine", "image", "volume", "datastore"):
+        kind = nic.client.kind(word)
+        obj = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": "x"}, "spec": {}}
+        with pytest.raises(CarmelError) as refused:
+            nic.client.create(kind, "default" if kind.namespaced else None, obj)
+        assert refused.value.code == "NotOnSmartNIC"
 
 
 def test_a_conflict_is_told_and_changes_nothing(nic: Nic) -> None:
