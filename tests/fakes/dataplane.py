@@ -28,6 +28,8 @@ class FakeDataPlane:
     """``links`` are those of the machine that it plays. A port lives while a descriptor of it is open, or its
     representor is there. The test plays the process that puts an uplink back: ``roll_back``."""
 
+    backend = "linux-bridge"
+
     def __init__(self, *interfaces: Link, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
         self.links = {link.name: link for link in interfaces}

@@ -16,6 +16,7 @@ from carmel.network.host.kernel import Link
 from carmel.network.host.linkevents import LinkEvents
 from carmel.network.host.netlink import Netlink
 from carmel.paths import Paths
+from carmel.resources.smartnic import SwitchKind
 from carmel.run import Runner
 from carmel.smartnic.models.model import SmartNicModel
 
@@ -35,13 +36,14 @@ class NicControllers:
         paths: Paths,
         runner: Runner,
         storage: NicStorage,
+        switch: SwitchKind,
     ) -> None:
         self.running = False
         self._runtime = runtime
         self._netlink = netlink
         self._storage = storage
         self._itself = SelfStatus(runtime, facts, model, self._links)
-        self.switching = NicSwitching(runtime, facts, model, self._itself, paths, runner)
+        self.switching = NicSwitching(runtime, facts, model, self._itself, paths, runner, switch)
         self._link_events = LinkEvents(netlink, self._itself.look_again)
         add_namespace_controller(runtime)
         add_garbage_collector(runtime)

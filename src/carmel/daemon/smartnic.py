@@ -15,7 +15,7 @@ from carmel.apiserver.bindings import Bindings
 from carmel.apiserver.credentials import Credentials
 from carmel.apiserver.identity import Authenticator, HostCertificates
 from carmel.controllers.nic.facts import read_nic_facts
-from carmel.controllers.runtime import EventKind, Runtime
+from carmel.controllers.runtime import EventKind, Key, Runtime
 from carmel.daemon.base import BaseDaemon
 from carmel.daemon.measures import families, node_cpu
 from carmel.daemon.nicassembly import NicControllers
@@ -27,6 +27,7 @@ from carmel.resources.base import Resource
 from carmel.resources.datastore import DATASTORE
 from carmel.resources.image import IMAGE
 from carmel.resources.kinds import Kind
+from carmel.resources.smartnic import SMART_NIC, SmartNIC, SmartNICSpec
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.resources.volume import VOLUME
 from carmel.run import SystemRunner
@@ -53,7 +54,9 @@ class SmartNicDaemon(BaseDaemon):
         options = self._options
         exports = Listen(options.nbd_address, options.nbd_port)
         storage = NicStorage(runtime, facts, model, self._paths, runner, options.qemu_user, exports)
-        controllers = NicControllers(runtime, facts, model, netlink, self._paths, runner, storage)
+        itself = await runtime.resources(SMART_NIC, SmartNIC).find(Key(None, facts.name))
+        switch = SmartNICSpec().switch if itself is None else itself.spec.switch
+        controllers = NicControllers(runtime, facts, model, netlink, self._paths, runner, storage, switch)
         self._stack.push_async_callback(controllers.stop)
         await controllers.start()
         server = await self._serve(self._app(runtime, controllers, facts.name), runner)

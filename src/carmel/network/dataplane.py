@@ -144,6 +144,11 @@ class Takeover:
 class DataPlane(Protocol):
     """Every call may be repeated: what is there already stays untouched. Ports are named by ``PortPlan.interface``."""
 
+    @property
+    def backend(self) -> str:
+        """What it is, in a word for a network's status."""
+        ...
+
     async def adopt(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
         """Begin with what an earlier daemon realised of these, as it realised it: what it made and is not among them is
         removed. What it had not realised yet, and what changed since, is up to later calls. Ports whose VM is gone are

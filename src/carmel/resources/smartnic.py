@@ -11,7 +11,8 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from carmel.resources.base import LocalReference, Model, Resource, Status
+from carmel.errors import Cause
+from carmel.resources.base import JsonObject, LocalReference, Model, Resource, Status
 from carmel.resources.kinds import Column, Kind
 from carmel.resources.nvmenamespace import NVMeNamespaceState, NVMeOwner
 
@@ -29,6 +30,13 @@ class Trust(StrEnum):
 
     RESTRICTED = "Restricted"
     FULL = "Full"
+
+
+class SwitchKind(StrEnum):
+    """What a SmartNIC's Arm cores switch with."""
+
+    LINUX_BRIDGE = "LinuxBridge"
+    OPEN_VSWITCH = "OpenVSwitch"
 
 
 class FunctionKind(StrEnum):
@@ -97,7 +105,7 @@ class ShownNamespace(Model):
 
 class SmartNICSpec(Model):
     """``address``: where the NIC's daemon answers on the internal link, such as 192.168.100.2:17443. In the NIC's own
-    store only ``trust`` counts."""
+    store only ``trust`` and ``switch`` count."""
 
     address: str | None = Field(default=None, max_length=64, pattern=r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$")
     credentials_secret_ref: LocalReference | None = Field(
@@ -108,6 +116,11 @@ class SmartNICSpec(Model):
         default=None, ge=1, le=65535, description="The host's TCP port that leads to the NIC's API; chosen when absent."
     )
     trust: Trust = Field(default=Trust.RESTRICTED, description="In the NIC's own store: what its host may say to it.")
+    switch: SwitchKind = Field(
+        default=SwitchKind.LINUX_BRIDGE,
+        description="In the NIC's own store: what it switches with, from its daemon's next start. It can be changed "
+        "while no function is plugged into a port.",
+    )
 
 
 class SmartNICHost(Model):
@@ -126,6 +139,7 @@ class SmartNICStatus(Status):
     carmel_version: str | None = None
     kernel: str | None = None
     boot_id: str | None = Field(default=None, alias="bootID")
+    switch: SwitchKind | None = Field(default=None, description="What it switches with now.")
     hardware_offload: bool | None = Field(default=None, description="Flows are switched by the NIC's e-switch.")
     host: SmartNICHost | None = None
     relay: str | None = Field(default=None, description="The URL on the host that leads to the NIC's API.")
@@ -141,6 +155,27 @@ class SmartNIC(Resource):
     status: SmartNICStatus = Field(default_factory=SmartNICStatus)
 
 
+def _validate(new: JsonObject, old: JsonObject | None) -> list[Cause]:
+    def switch(nic: JsonObject) -> str:
+        return str((nic.get("spec") or {}).get("switch") or SwitchKind.LINUX_BRIDGE)
+
+    if old is None or switch(old) == switch(new):
+        return []
+    functions = (old.get("status") or {}).get("functions") or []
+    plugged = [
+        one["id"] for one in functions if one["kind"] == FunctionKind.NET and one.get("state") == FunctionState.PLUGGED
+    ]
+    if not plugged:
+        return []
+    return [
+        Cause(
+            "spec.switch",
+            f"cannot be changed while functions are plugged into ports: {', '.join(sorted(plugged)[:8])}",
+            "FieldValueForbidden",
+        )
+    ]
+
+
 SMART_NIC = Kind(
     group="carmel.dev",
     version="v1alpha1",
@@ -150,6 +185,7 @@ SMART_NIC = Kind(
     short_names=("snic", "dpu"),
     categories=("carmel",),
     model=SmartNIC,
+    validate=_validate,
     columns=(
         Column("Model", ".status.model"),
         Column("Serial", ".status.serial"),
@@ -157,6 +193,7 @@ SMART_NIC = Kind(
         Column("Trust", ".status.trust"),
         Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
         Column("Version", ".status.carmelVersion", priority=1),
+        Column("Switch", ".status.switch", priority=1),
         Column("Address", ".spec.address", priority=1),
         Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),

@@ -42,8 +42,10 @@ class HostedNetworks:
         plan = network_plan(network)
         refusal: CarmelError | None = None
         taken: Takeover | None = None
+        backend: str | None = None
         try:
             plane = await self._host.plane()
+            backend = plane.backend
             network = await self._resources.add_finalizer(network, FINALIZER)
             try:
                 await self._ensure(plan, plane)
@@ -51,7 +53,7 @@ class HostedNetworks:
                 taken = await self._takeover(network, plan, plane)
         except Refused as error:
             refusal = error
-        return await self._show(network, Seen(plan, taken, refusal, self._count(network)))
+        return await self._show(network, Seen(plan, taken, refusal, self._count(network), backend))
 
     async def _ensure(self, plan: NetworkPlan, plane: DataPlane) -> None:
         """Not at each Port that comes or goes, unless an uplink may have been put back meanwhile."""

@@ -12,7 +12,6 @@ from carmel.network.dataplane import NetworkPlan, Takeover, TakeoverStage
 from carmel.resources.base import Condition, format_time
 from carmel.resources.network import Network, TakeoverPhase, TakeoverStatus
 
-BACKEND = "linux-bridge"
 MEND_SECONDS = 300.0
 """What somebody removed from the kernel is put back after this time."""
 REFUSED_SECONDS = 30.0
@@ -26,12 +25,13 @@ _PHASES = {
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """``error`` is why the network cannot be as it is wanted; ``None``: it is."""
+    """``error`` is why the network cannot be as it is wanted; ``None``: it is, by ``backend``."""
 
     plan: NetworkPlan
     takeover: Takeover | None
     error: CarmelError | None
     ports: int
+    backend: str | None = None
 
     @property
     def waiting(self) -> bool:
@@ -45,7 +45,7 @@ def describe(network: Network, seen: Seen, interface: str, now: datetime) -> Non
     status.ports = seen.ports
     status.takeover = _takeover(seen.takeover)
     if seen.error is None:
-        status.backend, status.interface = BACKEND, interface
+        status.backend, status.interface = seen.backend, interface
     else:
         status.backend = status.interface = None
     set_conditions(status, _conditions(network, seen), now)

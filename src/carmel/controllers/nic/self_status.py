@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from carmel import __version__
 from carmel.controllers.nic.facts import NicFacts
 from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, condition, set_conditions
 from carmel.errors import AlreadyExists
 from carmel.network.host.kernel import Link
-from carmel.resources.base import JsonObject, ObjectMeta
+from carmel.resources.base import Condition, JsonObject, ObjectMeta
 from carmel.resources.port import PORT
 from carmel.resources.smartnic import (
     SMART_NIC,
@@ -20,6 +21,7 @@ from carmel.resources.smartnic import (
     FunctionStatus,
     RepresentorStatus,
     SmartNIC,
+    SwitchKind,
 )
 from carmel.smartnic.models.model import Function, Shown, SmartNicModel
 
@@ -30,11 +32,22 @@ _GATHER_SECONDS = 0.05
 """Plugging a port makes a handful of notifications."""
 
 
+@dataclass(frozen=True, slots=True)
+class Switching:
+    """What is switched with. ``offloads``: the e-switch of a NIC that can does what it is told. ``trouble``: why
+    nothing is switched now, by one CamelCase word and in a sentence."""
+
+    kind: SwitchKind
+    offloads: bool = False
+    trouble: tuple[str, str] | None = None
+
+
 class SelfStatus:
     """``shown`` is what the NIC had when it was last looked at. Who wants to know of changes calls ``on_change``."""
 
     def __init__(self, runtime: Runtime, facts: NicFacts, model: SmartNicModel, look: Look) -> None:
         self.shown = Shown()
+        self.switching = Switching(SwitchKind.LINUX_BRIDGE)
         self._runtime = runtime
         self._facts = facts
         self._model = model
@@ -105,7 +118,8 @@ class SelfStatus:
         status.carmel_version = __version__
         status.kernel = self._facts.kernel
         status.boot_id = self._facts.boot_id
-        status.hardware_offload = shown.hardware_offload
+        status.switch = self.switching.kind
+        status.hardware_offload = shown.hardware_offload and self.switching.offloads
         others = [one for one in status.functions or [] if one.kind is not FunctionKind.NET]
         taken = {one.function for one in shown.representors if one.interface != one.name}
         net = [_function(one, owners.get(one.id), plugged=one.id in taken) for one in shown.functions]
@@ -116,12 +130,22 @@ class SelfStatus:
             )
             for one in shown.representors
         ] or None
-        ready = (
-            condition("Ready", "True", "Switching", generation=generation)
-            if shown.problem is None
-            else condition("Ready", "False", "NotSwitching", shown.problem, generation=generation)
+        set_conditions(status, [self._ready(shown, generation), self._chosen(nic)], self._runtime.clock.now())
+
+    def _ready(self, shown: Shown, generation: int | None) -> Condition:
+        trouble = self.switching.trouble if shown.problem is None else ("NotSwitching", shown.problem)
+        if trouble is None:
+            return condition("Ready", "True", "Switching", generation=generation)
+        return condition("Ready", "False", *trouble, generation=generation)
+
+    def _chosen(self, nic: SmartNIC) -> Condition:
+        now, generation = self.switching.kind, nic.metadata.generation
+        if nic.spec.switch is now:
+            return condition("SwitchInUse", "True", now.value, generation=generation)
+        message = (
+            f"{nic.spec.switch.value} is used from the next start of carmeld on this SmartNIC; until then {now.value}"
         )
-        set_conditions(status, [ready], self._runtime.clock.now())
+        return condition("SwitchInUse", "False", "RestartNeeded", message, generation=generation)
 
 
 def _plugged(port: JsonObject) -> Iterator[tuple[str, FunctionOwner]]:

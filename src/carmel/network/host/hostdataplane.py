@@ -37,6 +37,8 @@ class HostDataPlane:
     """``runtime`` and ``state`` are directories of its own; ``namespace`` is the network namespace that it works in,
     this process' own if it is absent."""
 
+    backend = "linux-bridge"
+
     def __init__(self, runner: Runner, runtime: Path, state: Path, *, namespace: Path | None = None) -> None:
         self._netlink = Netlink(namespace)
         self._nft = Nft(runner, namespace)

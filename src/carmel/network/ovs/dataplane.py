@@ -36,6 +36,8 @@ from carmel.run import Runner
 class OvsDataPlane(HostDataPlane):
     """``firewalled``: nothing passes until a firewall was loaded into ``switch``."""
 
+    backend = "openvswitch"
+
     def __init__(
         self,
         runner: Runner,
@@ -60,6 +62,11 @@ class OvsDataPlane(HostDataPlane):
                 hint="use an uplink without addresses, or the Linux bridge",
             )
         await super().ensure_network(network)
+
+    async def restore(self) -> None:
+        """Put back what is missing: Open vSwitch was started anew, and has lost all flows."""
+        async with self._lock:
+            await self._settle()
 
     async def aclose(self) -> None:
         await super().aclose()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from carmel.errors import Unavailable
 from carmel.network.firewall.compile import Ruleset
 from carmel.network.firewall.model import Count, RuleRef
-from carmel.network.ovs.rulebook import GENERATIONS, Rulebook, everything_passes, gates, rulebook
+from carmel.network.ovs.rulebook import GENERATIONS, OPEN, Rulebook, everything_passes, gates, rulebook
 from carmel.network.ovs.switch import Switch
 from carmel.network.ovs.tables import Table
 
@@ -26,7 +26,10 @@ class OvsFirewall:
         self._book: Rulebook | None = None
 
     async def close_unknown(self) -> None:
-        if self._book is None:
+        self._switch.wanted_without_networks = True
+        await self._switch.ensure()
+        # It is closed without flows, and what an earlier daemon loaded is closed for ports that it does not know.
+        if any(one.cookie == OPEN for one in await self._switch.openflow.counts(Table.FROM)):
             await self.load(Ruleset({}, {}, {}))
 
     def watch(self, told: Callable[[str | None], None]) -> None:
@@ -66,5 +69,5 @@ class OvsFirewall:
         async with self._lock:
             self._book = None
             self._switch.wanted_without_networks = False
-            await self._switch.ensure()
-            await self._switch.firewall.put(everything_passes())
+            if await self._switch.is_there():
+                await self._switch.firewall.put(everything_passes())

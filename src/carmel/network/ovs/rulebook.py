@@ -25,6 +25,7 @@ from carmel.network.ovs.tables import ANSWER, DECISION, SOURCE, STEP, TARGET, ZO
 from carmel.resources.firewallpolicy import Direction
 
 GENERATIONS = 1 << 31
+OPEN = 0x6F70656E
 _TRACKED = "ct_state=+trk-inv"
 
 # What a NIC needs to have an address at all: ARP, neighbour and router discovery (RFC 4861) with the reports that
@@ -71,8 +72,8 @@ class Rulebook:
 
 
 def everything_passes() -> Flows:
-    """As if there were no firewall."""
-    return {Match(side.first, 0): Does(to(side.on)) for side in _SIDES}
+    """As if there were no firewall. ``OPEN`` is the cookie of these flows."""
+    return {Match(side.first, 0): Does(to(side.on), OPEN) for side in _SIDES}
 
 
 @burst()

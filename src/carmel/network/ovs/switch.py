@@ -19,6 +19,7 @@ class Switch:
 
     def __init__(self, runner: Runner, *, folder: Path = RUN_FOLDER, datapath: str = "system") -> None:
         self.datapath = datapath
+        self.folder = folder
         self.database = Ovsdb(folder / "db.sock")
         self.openflow = OpenFlow(runner, folder, SWITCH)
         self.network = LoadedFlows(self.openflow, NETWORK_TABLES, Table.NETWORK_STAMP)
@@ -33,6 +34,9 @@ class Switch:
         async with self.lock:
             bridge = Bridge(SWITCH, self.datapath, secure=True)
             await self.database.apply(missing([bridge], await self.database.observe()))
+
+    async def is_there(self) -> bool:
+        return SWITCH in (await self.database.observe()).bridges
 
     async def aclose(self) -> None:
         await self.database.aclose()

@@ -23,6 +23,7 @@ class OvsLab(Lab):
 
     firewalled = False
     ovs: server.Server
+    plane: OvsDataPlane
 
     async def prepare(self) -> None:
         self.folder.chmod(0o755)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +13,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from carmel.network.firewall import Connection
+from carmel.network.firewall import Connection, Ruleset
+from carmel.network.ovs.firewall import OvsFirewall
 from carmel.resources.firewallpolicy import Direction
 from tests.fakes import firewall_contract
-from tests.fakes.firewall_contract import CONTRACT, PORT, Subject
+from tests.fakes.firewall_contract import CONTRACT, PEER, PORT, Subject, comes, rules
 from tests.system.network.firewall.test_decisions import _VM, _allowed
 from tests.system.network.firewall.wire import first_packet
 from tests.system.network.ovs import server
 from tests.system.network.ovs.wire import UPLINK, Wire, wire
 from tests.unit.network.firewall.worlds import World, connections, worlds
 
+_FORBIDDEN = 1 << 20
 _PORTS = [f"vm{number}" for number in range(5)]
 
 
@@ -55,6 +58,63 @@ async def real(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("clause", CONTRACT)
 async def test_contract(real: Real, clause: Callable[[Subject], Awaitable[None]]) -> None:
     await clause(real)
+
+
+async def test_what_an_earlier_daemon_loaded_stays_and_the_next_load_takes_over(real: Real) -> None:
+    await real.firewall.load(rules(80))
+    # Nothing was said to the old one: it was killed.
+    real.firewall = OvsFirewall(real.wire.lab.ovs.switch())
+    await real.firewall.close_unknown()
+    assert comes(real, 80)
+    assert not comes(real, 81)
+    await real.firewall.load(rules(81))
+    assert not comes(real, 80)
+    assert comes(real, 81)
+    await real.firewall._switch.aclose()
+
+
+async def test_a_port_is_closed_before_the_first_rules_and_after_what_was_open(real: Real) -> None:
+    frame = first_packet(Connection(PEER, 6, 80), PORT.addresses[0], to_vm=True, tag=_FORBIDDEN)
+    await real.wire.send_and_wait(UPLINK, frame)
+    await real.firewall.close_unknown()
+    await real.wire.send_and_wait(UPLINK, frame)
+    await real.firewall.load(rules(80))
+    assert real.wire.arrived(UPLINK, "vm0") == [set()]
+    await real.firewall.remove()
+    assert comes(real, 81)
+    await real.firewall.close_unknown()
+    await real.wire.send_and_wait(UPLINK, frame)
+    await real.firewall.load(rules(80))
+    assert real.wire.arrived(UPLINK, "vm0") == [set()]
+    assert comes(real, 80)
+
+
+async def test_nothing_slips_through_while_rules_change(real: Real) -> None:
+    """What no ruleset allows is sent all the time: over changes, whole reloads, and ports that are forgotten."""
+    denied, stop = threading.Event(), threading.Event()
+    frame = first_packet(Connection(PEER, 6, 22), PORT.addresses[0], to_vm=True, tag=_FORBIDDEN)
+
+    def send() -> None:
+        while not stop.is_set():
+            real.wire.send(UPLINK, frame)
+            denied.set()
+
+    await real.firewall.load(rules(80))
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        await asyncio.to_thread(denied.wait)
+        for port in range(8000, 8006):
+            await real.firewall.load(rules(80, port))
+            for ruleset in (Ruleset({}, {}, {}), rules(port)):
+                # A daemon that starts knows nothing of what is loaded.
+                real.wire.lab.switch.firewall.forget()
+                await real.firewall.load(ruleset)
+    finally:
+        stop.set()
+        sender.join()
+    real.wire.send(UPLINK, first_packet(Connection(PEER, 6, 8005), PORT.addresses[0], to_vm=True, tag=1))
+    assert real.wire.arrived(UPLINK, "vm0") == [{1}]
 
 
 @pytest.fixture(scope="module")

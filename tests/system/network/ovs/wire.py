@@ -15,6 +15,7 @@ from pathlib import Path
 from carmel.network.dataplane import NetworkPlan, PortPlan, UplinkPlan
 from carmel.network.netns import enter
 from carmel.network.ovs.firewall import OvsFirewall
+from carmel.network.ovs.health import read_lookups
 from tests.system.network.firewall.wire import _MAGIC, _TAG, marker
 from tests.system.network.host.lab import HEADER
 from tests.system.network.ovs.conftest import OvsLab
@@ -53,6 +54,19 @@ class Wire:
 
     def send(self, name: str, frame: bytes) -> None:
         os.write(self._ends[name], frame if name == UPLINK else bytes(HEADER) + frame)
+
+    async def send_and_wait(self, name: str, frame: bytes) -> None:
+        """Until Open vSwitch has decided about it."""
+        before = await self._decided()
+        self.send(name, frame)
+        async with asyncio.timeout(_SECONDS):
+            while await self._decided() == before:  # noqa: ASYNC110 - it waits for another process
+                await asyncio.sleep(0.02)
+
+    async def _decided(self) -> int:
+        lookups = read_lookups(await self.lab.ovs.run("ovs-appctl", "dpctl/show"))
+        assert lookups is not None
+        return lookups.hit + lookups.missed
 
     def arrived(self, source: str, *targets: str) -> list[set[int]]:
         """The tags of what ``source`` sent that came to each of ``targets``.
