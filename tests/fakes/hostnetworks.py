@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from carmel.controllers.network import HostNetworks
+from carmel.controllers.network.hostnetworks import HostNetworks
 from carmel.controllers.runtime import Runtime
 from carmel.errors import CarmelError
 from carmel.network.host.refusals import not_permitted

@@ -6,7 +6,11 @@ import logging
 
 from carmel.controllers.firewall import FirewallController
 from carmel.controllers.firewall_ports import StorePorts
-from carmel.controllers.network import HostNetworks, NetworkController, PortController, TapNics, UserNics
+from carmel.controllers.network.controller import NetworkController
+from carmel.controllers.network.hostnetworks import HostNetworks
+from carmel.controllers.network.ports import PortController
+from carmel.controllers.network.tapnics import TapNics
+from carmel.controllers.network.usernics import UserNics
 from carmel.controllers.runtime import Runtime
 from carmel.controllers.virtualmachine.ports import NicSource
 from carmel.errors import CarmelError

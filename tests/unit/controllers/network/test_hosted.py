@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from carmel.controllers.network import HostNetworks, NetworkController
+from carmel.controllers.network.controller import NetworkController
 from carmel.controllers.network.hosted import FINALIZER
+from carmel.controllers.network.hostnetworks import HostNetworks
 from carmel.controllers.runtime import Key, Runtime, find_condition
 from carmel.errors import Refused
 from carmel.network.backends import Backend, Backends

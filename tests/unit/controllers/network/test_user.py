@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from carmel.controllers.network import NetworkController
+from carmel.controllers.network.controller import NetworkController
 from carmel.controllers.network.usernics import UserNics
 from carmel.controllers.runtime import Runtime, SystemClock
 from carmel.controllers.virtualmachine.ports import VmOfNics, WantedNic

@@ -11,7 +11,10 @@ from typing import Any
 
 from carmel.controllers.host import HostController, HypervisorFacts
 from carmel.controllers.host_facts import HostFacts
-from carmel.controllers.network import HostNetworks, NetworkController, PortController, TapNics
+from carmel.controllers.network.controller import NetworkController
+from carmel.controllers.network.hostnetworks import HostNetworks
+from carmel.controllers.network.ports import PortController
+from carmel.controllers.network.tapnics import TapNics
 from carmel.controllers.placement import (
     Machine,
     Means,
