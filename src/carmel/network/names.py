@@ -25,6 +25,12 @@ def nat_bridge(network: str) -> str:
     return _name(BRIDGE, f"nat/{network}")
 
 
+def nat_mac(network: str) -> str:
+    """Of the bridge: locally administered (IEEE 802c, 02 in the first byte), and never one of QEMU's (52:54:00)."""
+    tail = hashlib.sha256(f"nat/{network}".encode()).digest()[:5]
+    return ":".join(f"{byte:02x}" for byte in b"\x02" + tail)
+
+
 def uplink_bridge(members: tuple[str, ...]) -> str:
     """The same for all networks on one uplink: they are VLANs of one bridge."""
     return _name(BRIDGE, "uplink/" + "/".join(sorted(members)))

@@ -7,6 +7,7 @@ that runs is made anew by the VM's controller, and nothing happens to the VM.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 
 from carmel.controllers.network.hostnetworks import HostNetworks, is_hosted
@@ -83,7 +84,8 @@ class PortController:
             self._readings.pop(key, None)
         seen = Seen(plan, attached, refusal, error, self._readings.get(key))
         now = self._runtime.clock.now()
-        await self._resources.update_status(port, lambda one: describe(one, seen, now))
+        with contextlib.suppress(NotFound):
+            await self._resources.update_status(port, lambda one: describe(one, seen, now))
         return None
 
     async def _attached(self, interface: str) -> bool:

@@ -96,7 +96,7 @@ def _make_bridge(route: IPRoute, step: steps.MakeBridge) -> None:
         extra |= {"br_vlan_filtering": 1, "br_vlan_default_pvid": 0}
     # Spanning tree is off: each tap would wait for 30 s. Multicast snooping has no querier here, and would drop ND.
     _make(route, step.name, step.alias, kind="bridge", br_mcast_snooping=0, br_stp_state=0, **extra)
-    if step.mac is None:
+    if not step.hosts:
         _without_ipv6(step.name)
     route.link("set", index=index_of(route, step.name), mtu=step.mtu)
 

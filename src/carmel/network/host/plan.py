@@ -30,7 +30,7 @@ from carmel.network.host.steps import (
     Step,
     TakeOver,
 )
-from carmel.network.names import bond_name, nat_bridge, shaper_name, uplink_bridge
+from carmel.network.names import bond_name, nat_bridge, nat_mac, shaper_name, uplink_bridge
 
 _SHAPER = "ifb"
 _BURST_SECONDS = 0.02
@@ -131,9 +131,11 @@ def _bridge(
     if outside is not None and outside.mtu < mtu:
         yield SetMtu(outside.name, mtu)
     if there is None:
-        mac = outside.mac if outside is not None and uplink is not None and uplink.takeover else None
+        takes_over = outside is not None and uplink is not None and uplink.takeover
+        # The host keeps its address in the network's tables; and guests that of their gateway, whoever is plugged in.
+        mac = outside.mac if outside is not None and takes_over else nat_mac(first.name) if first.nat else None
         alias = f"carmel network {first.name}" if uplink is None else f"carmel uplink {' '.join(uplink.members)}"
-        yield MakeBridge(name, alias, mtu, uplink is not None, mac)
+        yield MakeBridge(name, alias, mtu, uplink is not None, mac, takes_over)
     elif there.mtu != mtu:
         yield SetMtu(name, mtu)
     if first.nat is not None:

@@ -10,13 +10,15 @@ from carmel.network.host.kernel import Copies, Interface, Shape, Vlan
 
 @dataclass(frozen=True, slots=True)
 class MakeBridge:
-    """``mac``: an uplink's, so that the host keeps its address in the network's tables."""
+    """``mac``: its own for ever; ``None``: that of one of its ports, as they come and go. ``hosts``: it is to have what
+    addresses the host had on an uplink, perhaps of IPv6."""
 
     name: str
     alias: str
     mtu: int
     vlan_filtering: bool
     mac: str | None = None
+    hosts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

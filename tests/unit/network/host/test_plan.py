@@ -14,7 +14,7 @@ from carmel.network.host import steps
 from carmel.network.host.kernel import KernelState, Link, Shape, Vlan
 from carmel.network.host.lending import to_take
 from carmel.network.host.plan import bridge_of, plan, removals, shape_of, uplink_link
-from carmel.network.names import LINK_GROUP, is_ours
+from carmel.network.names import LINK_GROUP, is_ours, nat_mac
 
 _THEIRS = {
     "lo": Link("lo", 1, loopback=True, up=True),
@@ -242,6 +242,15 @@ def test_a_burst_is_at_least_what_a_frame_needs_and_else_20_ms() -> None:
     assert shape_of(Rate(1000)) == Shape(125_000, 16 * 1024)
     assert shape_of(Rate(1_000_000)) == Shape(125_000_000, 2_500_000)
     assert shape_of(Rate(1_000_000, 100)) == Shape(125_000_000, 100_000)
+
+
+def test_a_gateway_keeps_its_mac_address_whoever_is_plugged_in() -> None:
+    network = NetworkPlan("inner", NatPlan(IPv4Network("10.8.0.0/24")))
+    [made] = [step for step in plan([network], [], KernelState()) if isinstance(step, steps.MakeBridge)]
+    assert made.mac == nat_mac("inner")
+    assert int(made.mac[:2], 16) & 3 == 2
+    assert not made.hosts
+    assert nat_mac("other") != made.mac
 
 
 def test_the_gateway_is_the_first_address() -> None:
