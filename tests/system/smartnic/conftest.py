@@ -13,11 +13,15 @@ from tests.system.smartnic.nic import Nic, running_nic
 _PROGRAMS = ("ip", "nft", "dnsmasq", "busybox", "nsenter")
 
 
-@pytest.fixture
-def nic() -> Iterator[Nic]:
+def require_programs() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root")
     if missing := [name for name in _PROGRAMS if shutil.which(name) is None]:
         pytest.skip(f"needs {', '.join(missing)}")
+
+
+@pytest.fixture
+def nic() -> Iterator[Nic]:
+    require_programs()
     with running_nic() as running:
         yield running
