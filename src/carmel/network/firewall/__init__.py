@@ -4,13 +4,13 @@
 force: ``NftFirewall`` on this machine's bridges.
 """
 
+from carmel.network.firewall.assembly import assemble
 from carmel.network.firewall.compile import (
     MAX_ENTRIES,
     CompiledPolicy,
     Draft,
     Room,
     Ruleset,
-    assemble,
     compile_all,
     compile_draft,
     compile_policy,

@@ -1,19 +1,18 @@
 """The compiler: policies, and the ports that there are, to a ``Ruleset``. Pure; who loads it is another's business.
 
 It has two halves, since policies change seldom and VMs often. ``compile_policy`` needs the policy alone: VMs are in it
-as the names of sets. ``assemble`` says who is in those sets and which policies each port has.
+as the names of sets. ``assemble`` (in ``assembly``) says who is in those sets and which policies each port has.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from carmel.errors import TooLarge
 from carmel.network.firewall.bursts import burst
 from carmel.network.firewall.lookups import Lookup, Outcome, Shape, arrange
-from carmel.network.firewall.matches import AddressBlocks, Match, Network, PeerSet, ReadRule, SelectedVms
+from carmel.network.firewall.matches import Match, Network, PeerSet, ReadRule
 from carmel.network.firewall.model import PolicyRef, PortBinding, PortKey, RuleRef
 from carmel.resources.firewallpolicy import Action, Direction, FirewallPolicySpec
 from carmel.resources.labelselector import LabelSelector
@@ -21,8 +20,6 @@ from carmel.resources.labelselector import LabelSelector
 MAX_ENTRIES = 65_536
 """Matches that one host holds, all policies together. Each is an entry of a hash table in the kernel, about 200 bytes;
 ten thousand take a tenth of a second of CPU time to load."""
-
-Labels = Mapping[str, str]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -43,7 +40,7 @@ class CompiledPolicy:
     priority: int
     vm_selector: LabelSelector
     chains: Mapping[Direction, Chain]
-    sets: tuple[PeerSet, ...]
+    sets: Mapping[str, PeerSet]
     idle: tuple[RuleRef, ...] = ()
     refused: bool = False
 
@@ -51,9 +48,6 @@ class CompiledPolicy:
     def order(self) -> tuple[int, PolicyRef]:
         """Those that are refused first: their denials are not known, and others might let through what they forbid."""
         return -1 if self.refused else self.priority, self.ref
-
-    def selects(self, port: PortBinding) -> bool:
-        return port.key.namespace == self.ref.namespace and self.vm_selector.matches(port.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +124,13 @@ def compile_draft(draft: Draft) -> CompiledPolicy:
             for position, rule in enumerate(rules)
             if position not in deciding
         ]
-    return CompiledPolicy(draft.ref, draft.priority, draft.vm_selector, chains, tuple(sets.values()), tuple(idle))
+    return CompiledPolicy(draft.ref, draft.priority, draft.vm_selector, chains, sets, tuple(idle))
 
 
 def refused_policy(draft: Draft) -> CompiledPolicy:
     """What stands for a policy that cannot be loaded: nothing passes to or from the VMs that it selects."""
     chains = {direction: _closed(draft.ref, direction) for direction in draft.rules}
-    return CompiledPolicy(draft.ref, draft.priority, draft.vm_selector, chains, (), refused=True)
+    return CompiledPolicy(draft.ref, draft.priority, draft.vm_selector, chains, {}, refused=True)
 
 
 def _closed(ref: PolicyRef, direction: Direction) -> Chain:
@@ -164,59 +158,3 @@ def compile_all(specs: Mapping[PolicyRef, FirewallPolicySpec]) -> list[CompiledP
     room = Room()
     drafts = (draft_of(ref, spec) for ref, spec in sorted(specs.items(), key=lambda one: (one[1].priority, one[0])))
     return [compile_draft(one) if room.has(one.weight) else refused_policy(one) for one in drafts]
-
-
-def assemble(
-    policies: Iterable[CompiledPolicy], ports: Sequence[PortBinding], namespaces: Mapping[str, Labels]
-) -> Ruleset:
-    """``namespaces``: their labels by their names."""
-    ordered = sorted(policies, key=lambda one: one.order)
-    of_namespace: dict[str, list[CompiledPolicy]] = {}
-    for policy in ordered:
-        of_namespace.setdefault(policy.ref.namespace, []).append(policy)
-    rules = {
-        port.key: PortRules(port, *(_selecting(of_namespace, port, direction) for direction in Direction))
-        for port in ports
-    }
-    used = {(ref, direction) for one in rules.values() for direction in Direction for ref in one.of(direction) or ()}
-    chains = {
-        (policy.ref, direction): chain
-        for policy in ordered
-        for direction, chain in policy.chains.items()
-        if (policy.ref, direction) in used
-    }
-    wanted = {one.name: one for policy in ordered if any(key[0] == policy.ref for key in chains) for one in policy.sets}
-    sets = {name: _members(one, ports, namespaces) for name, one in wanted.items()}
-    return Ruleset(rules, chains, sets, frozenset(policy.ref for policy in ordered if policy.refused))
-
-
-def _selecting(
-    of_namespace: Mapping[str, list[CompiledPolicy]], port: PortBinding, direction: Direction
-) -> tuple[PolicyRef, ...] | None:
-    found = [
-        policy.ref
-        for policy in of_namespace.get(port.key.namespace, ())
-        if direction in policy.chains and policy.selects(port)
-    ]
-    return tuple(found) or None
-
-
-def _members(peers: PeerSet, ports: Sequence[PortBinding], namespaces: Mapping[str, Labels]) -> frozenset[Network]:
-    if isinstance(peers, AddressBlocks):
-        return frozenset(peers.networks)
-    return frozenset(
-        ipaddress.ip_network(address)
-        for port in ports
-        if _is_member(peers, port, namespaces)
-        for address in port.addresses
-    )
-
-
-def _is_member(peers: SelectedVms, port: PortBinding, namespaces: Mapping[str, Labels]) -> bool:
-    home = port.key.namespace
-    if peers.namespaces is None:
-        if home != peers.namespace:
-            return False
-    elif home not in namespaces or not peers.namespaces.matches(namespaces[home]):
-        return False
-    return peers.vms is None or peers.vms.matches(port.labels)

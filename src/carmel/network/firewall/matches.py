@@ -79,11 +79,11 @@ class SelectedVms:
 class AddressBlocks:
     """Networks of both versions, none overlapping another."""
 
-    networks: tuple[Network, ...]
+    networks: frozenset[Network]
 
     @property
     def name(self) -> str:
-        return "net-" + _digest([str(one) for one in self.networks])
+        return "net-" + _digest(sorted(str(one) for one in self.networks))
 
 
 PeerSet = SelectedVms | AddressBlocks
@@ -156,7 +156,7 @@ def _peers(peers: list[FirewallPeer], namespace: str) -> tuple[list[Peer], tuple
     else:
         sets.append(AddressBlocks(_without_overlaps(blocks)))
     sets += [SelectedVms(namespace, one.vm_selector, one.namespace_selector) for one in peers if one.ip_block is None]
-    found += [InSet(version, one.name) for one in sets for version in (4, 6)]
+    found += [InSet(version, name) for name in [one.name for one in sets] for version in (4, 6)]
     return found, tuple(sets)
 
 
@@ -168,7 +168,7 @@ def prefix_of(cidr: str) -> Prefix:
     return Prefix(version, int(length) if length else (32 if version == 4 else 128), bits)
 
 
-def _without_overlaps(blocks: list[IpBlock]) -> tuple[Network, ...]:
+def _without_overlaps(blocks: list[IpBlock]) -> frozenset[Network]:
     four: list[ipaddress.IPv4Network] = []
     six: list[ipaddress.IPv6Network] = []
     for block in blocks:
@@ -177,7 +177,7 @@ def _without_overlaps(blocks: list[IpBlock]) -> tuple[Network, ...]:
                 four.append(part)
             else:
                 six.append(part)
-    return (*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six))
+    return frozenset((*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six)))
 
 
 def _remaining(whole: Network, excepted: list[str]) -> list[Network]:

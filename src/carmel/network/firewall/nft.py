@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from carmel.errors import Unavailable
 from carmel.network.firewall.bursts import burst
 from carmel.network.firewall.compile import Chain, Ruleset
+from carmel.network.firewall.matches import Network
 from carmel.network.firewall.model import Count, RuleRef
-from carmel.network.firewall.nft_chains import Fragment, fragment_of
+from carmel.network.firewall.nft_chains import Fragment, fragment_of, set_name
 from carmel.network.firewall.nft_counters import counts
 from carmel.network.firewall.nft_rules import Counted
 from carmel.network.firewall.nft_state import (
@@ -24,6 +25,7 @@ from carmel.network.firewall.nft_state import (
     Command,
     DeleteTable,
     FlushChain,
+    SetState,
     TableState,
     afresh,
     changes,
@@ -37,6 +39,7 @@ from carmel.network.names import PORT
 class _Loaded:
     """``generation`` is that of the gates in ``state``."""
 
+    ruleset: Ruleset
     state: TableState
     generation: int
     fragments: Mapping[Chain, Fragment]
@@ -87,10 +90,10 @@ class NftFirewall:
     ) -> tuple[_Loaded, list[Command]]:
         known = self._fragments
         fragments = {chain: known.get(chain) or fragment_of(chain) for chain in ruleset.chains.values()}
-        state = table_of(ruleset, self._generation, self._prefix, fragments.__getitem__)
+        state = table_of(ruleset, self._generation, self._prefix, fragments.__getitem__, _sets_of(loaded))
         commands = [] if loaded is None else list(changes(loaded.state, state))
         if loaded is not None and not commands:
-            return _Loaded(state, self._generation, fragments), commands
+            return _Loaded(ruleset, state, self._generation, fragments), commands
         generation = (self._generation + 1) % GENERATIONS
         renewed = gates(generation)
         state = replace(state, chains={**state.chains, **renewed})
@@ -99,7 +102,7 @@ class NftFirewall:
         else:
             for name, chain in renewed.items():
                 commands += [FlushChain(name), *(AddRule(name, rule) for rule in chain.rules)]
-        return _Loaded(state, generation, fragments), commands
+        return _Loaded(ruleset, state, generation, fragments), commands
 
     def _touch(self, who: str | None) -> None:
         self._touched += 1
@@ -127,3 +130,11 @@ class NftFirewall:
     def close(self) -> None:
         """Let go of what was opened; the rules stay in force."""
         self._tables.close()
+
+
+def _sets_of(loaded: _Loaded | None) -> Callable[[str, frozenset[Network]], SetState | None]:
+    """The sets that are loaded, for those whose members are the same object."""
+    if loaded is None:
+        return lambda _name, _members: None
+    same = {set_name(name, version): members for name, members in loaded.ruleset.sets.items() for version in (4, 6)}
+    return lambda name, members: loaded.state.sets[name] if same.get(name) is members else None

@@ -49,8 +49,15 @@ def _octet(value: int) -> bytes:
     return value.to_bytes(1)
 
 
-def table_of(ruleset: Ruleset, generation: int, prefix: str, fragments: Callable[[Chain], Fragment]) -> TableState:
-    """``prefix`` is how names of ports' interfaces begin: those that no rules are known for get nothing through."""
+def table_of(
+    ruleset: Ruleset,
+    generation: int,
+    prefix: str,
+    fragments: Callable[[Chain], Fragment],
+    known: Callable[[str, frozenset[Network]], SetState | None],
+) -> TableState:
+    """``prefix`` is how names of ports' interfaces begin: those that no rules are known for get nothing through.
+    ``known`` may have what a set with these members became before."""
     parts = [fragments(chain) for chain in ruleset.chains.values()]
     here = {one.port.interface: one for one in ruleset.ports.values() if one.port.interface is not None}
     maps: dict[str, MapState] = {}
@@ -74,7 +81,8 @@ def table_of(ruleset: Ruleset, generation: int, prefix: str, fragments: Callable
     sets = {**_NEEDS, "ports": SetState("ifname", frozenset(map(interface_key, here)))}
     for name, members in ruleset.sets.items():
         for version in (4, 6):
-            sets[set_name(name, version)] = _address_set(name, version, members)
+            full = set_name(name, version)
+            sets[full] = known(full, members) or _address_set(name, version, members)
     return TableState(sets, maps, chains)
 
 
