@@ -92,7 +92,7 @@ class Controllers:
                 paths=paths,
                 boot_id=facts.boot_id,
                 launched=launched,
-                places=Places(surveyor.ledger, mover, hypervisor),
+                places=Places(surveyor.ledger, mover, hypervisor, self._offload.near),
                 limits=self._host.limits,
             ),
         )

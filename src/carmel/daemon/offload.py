@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from carmel.controllers.offload import Claims, FunctionNics, Links, Relays, SmartNICController
 from carmel.controllers.offload.mirroring import Mirroring
+from carmel.controllers.offload.nearness import Nearness
 from carmel.controllers.offload.reflecting import Reflecting
 from carmel.controllers.placement.ledger import Ledger
 from carmel.controllers.runtime import Runtime
@@ -16,8 +17,8 @@ from carmel.smartnic.vfio import VfioFunctions
 
 
 class Offload:
-    """``nics`` is the source of NICs that are functions. ``wake`` is told which VM to look at again, by its uid;
-    ``endpoints_changed`` that ``endpoints`` are others."""
+    """``nics`` is the source of NICs that are functions, ``near`` says where placement should put their VMs. ``wake``
+    is told which VM to look at again, by its uid; ``endpoints_changed`` that ``endpoints`` are others."""
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Offload:
         endpoints_changed: Callable[[], None],
     ) -> None:
         self._ledger = ledger
+        self.near = Nearness(runtime)
         self._claims = Claims(runtime)
         self._links = Links()
         self._relays = relays

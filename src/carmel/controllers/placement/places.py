@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from carmel.controllers.placement.ledger import Ledger
@@ -38,13 +39,18 @@ class PlaceView:
     host_page_bytes: int = 4096
 
 
+def nowhere(_vm: VirtualMachine) -> frozenset[int]:
+    return frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The ledger, and who brings VMs to where it has them."""
+    """The ledger, and who brings VMs to where it has them. ``near``: host nodes of what a VM uses without naming it."""
 
     ledger: Ledger
     mover: Mover
     hypervisor: Hypervisor
+    near: Callable[[VirtualMachine], frozenset[int]] = nowhere
 
     async def restore(self, request: Request) -> None:
         """A VM that an earlier daemon left running has the place that it was launched at, or moved to. ``request`` is
@@ -66,6 +72,7 @@ class Places:
             request = restore_request(vm, suspended.spec, suspended.placement, hardware)
         else:
             request, impossible = start_request(vm, hardware)
+        request = replace(request, near=request.near | self.near(vm))
         return PlaceView(
             self.ledger.held(request), request, self.ledger.refusal(request), impossible, False, hardware.page_bytes
         )
