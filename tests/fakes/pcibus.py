@@ -10,6 +10,7 @@ from pathlib import Path
 
 BUS = "sys/bus/pci"
 NET_DRIVER = "virtio-pci"
+NVME_DRIVER = "nvme"
 
 
 @dataclass
@@ -18,6 +19,11 @@ class FakeFunction:
     driver: str | None
     mac: str | None
     name: str | None
+    serial: str | None = None
+
+    @property
+    def own_driver(self) -> str:
+        return NET_DRIVER if self.serial is None else NVME_DRIVER
 
 
 @dataclass
@@ -30,7 +36,7 @@ class FakePciBus:
     written: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for driver in (NET_DRIVER, "vfio-pci", "pcieport"):
+        for driver in (NET_DRIVER, NVME_DRIVER, "vfio-pci", "pcieport"):
             (self.root / BUS / "drivers" / driver).mkdir(parents=True, exist_ok=True)
         (self.root / BUS / "devices").mkdir(parents=True, exist_ok=True)
         (self.root / BUS / "drivers_probe").touch()
@@ -48,8 +54,10 @@ class FakePciBus:
         node: int = -1,
         class_code: int = 0x020000,
         driver: str | None = NET_DRIVER,
+        serial: str | None = None,
     ) -> None:
-        """A function; with ``mac`` and ``name`` it is an interface while ``NET_DRIVER`` has it."""
+        """A function; with ``mac`` and ``name`` it is an interface while ``NET_DRIVER`` has it, with ``serial`` and
+        ``name`` a drive while ``NVME_DRIVER`` has it."""
         folder = self.root / "sys/devices/pci0000:00" / address
         folder.mkdir(parents=True)
         for file, text in (
@@ -65,7 +73,7 @@ class FakePciBus:
             place.mkdir(parents=True, exist_ok=True)
             _link(folder / "iommu_group", place)
         _link(self.root / BUS / "devices" / address, folder)
-        self.functions[address] = FakeFunction(address, None, mac, name)
+        self.functions[address] = FakeFunction(address, None, mac, name, serial)
         if driver is not None:
             self._bind(address, driver)
 
@@ -112,7 +120,7 @@ class FakePciBus:
             return
         override = (self.root / BUS / "devices" / address / "driver_override").read_text().strip()
         # vfio-pci takes nothing that it was not told to: it knows no ids.
-        wanted = NET_DRIVER if override == "(null)" else override
+        wanted = function.own_driver if override == "(null)" else override
         if wanted not in self.deaf:
             self._bind(address, wanted)
 
@@ -129,6 +137,13 @@ class FakePciBus:
             net = self.root / "sys/class/net"
             net.mkdir(parents=True, exist_ok=True)
             _link(net / function.name, interface)
+        if driver == NVME_DRIVER and function.name is not None and function.serial is not None:
+            drive = folder / "nvme" / function.name
+            drive.mkdir(parents=True)
+            (drive / "serial").write_text(function.serial + "\n")
+            drives = self.root / "sys/class/nvme"
+            drives.mkdir(parents=True, exist_ok=True)
+            _link(drives / function.name, drive)
 
     def _unbind(self, address: str) -> None:
         function = self._function(address)
@@ -140,6 +155,8 @@ class FakePciBus:
         if function.name is not None:
             (self.root / "sys/class/net" / function.name).unlink(missing_ok=True)
             shutil.rmtree(folder / "net", ignore_errors=True)
+            (self.root / "sys/class/nvme" / function.name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "nvme", ignore_errors=True)
 
 
 def _link(place: Path, target: Path) -> None:

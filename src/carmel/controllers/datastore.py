@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from carmel.controllers.datastore_nbd import NbdStore, NbdStores
+from carmel.controllers.datastore_disks import DiskServer, DiskServers
 from carmel.controllers.datastore_nvme import NvmePlaces
 from carmel.controllers.runtime import ControllerSpec, EventKind, Key, Resources, Runtime, condition, set_conditions
 from carmel.errors import AlreadyExists, CarmelError, Refused, Unavailable
@@ -44,7 +44,7 @@ class Datastores:
 
     def __init__(self) -> None:
         self._open: dict[str, OpenDatastore] = {}
-        self._servers: dict[str, NbdStore] = {}
+        self._servers: dict[str, DiskServer] = {}
 
     def get(self, name: str) -> OpenDatastore:
         """One that holds files. Raises ``Unavailable`` (``DatastoreNotReady``) and ``Refused``
@@ -54,15 +54,15 @@ class Datastores:
             return found
         if name in self._servers:
             raise Refused(
-                f"the datastore {name} is a server of disks: nothing can be made in it",
+                f"the datastore {name} offers whole disks: nothing can be made in it",
                 code="DatastoreHoldsNoFiles",
                 hint="a Volume on it names one of its disks in spec.export",
                 field="spec.datastoreRef.name",
             )
         raise _not_ready(name)
 
-    def server(self, name: str) -> NbdStore:
-        """One that is a server of disks. Raises ``Unavailable`` (``DatastoreNotReady``) and ``Refused``
+    def server(self, name: str) -> DiskServer:
+        """One that offers whole disks. Raises ``Unavailable`` (``DatastoreNotReady``) and ``Refused``
         (``DatastoreExportsNothing``)."""
         found = self._servers.get(name)
         if found is not None:
@@ -71,7 +71,7 @@ class Datastores:
             raise Refused(
                 f"the datastore {name} exports nothing: it holds files",
                 code="DatastoreExportsNothing",
-                hint="leave spec.export out, or name a datastore of type NBD",
+                hint="leave spec.export out, or name a datastore of type NBD or SmartNIC",
                 field="spec.export",
             )
         raise _not_ready(name)
@@ -82,7 +82,7 @@ class Datastores:
     def put(self, name: str, datastore: OpenDatastore) -> None:
         self._open[name] = datastore
 
-    def put_server(self, name: str, server: NbdStore) -> None:
+    def put_server(self, name: str, server: DiskServer) -> None:
         self._servers[name] = server
 
     def close(self, name: str) -> None:
@@ -123,7 +123,7 @@ class DatastoreController:
         self._runner = runner
         self._user = user
         self._drives = NvmePlaces(runtime, drives or Drives(runner), paths.default_datastore.parent)
-        self._servers = NbdStores(runtime)
+        self._servers = DiskServers(runtime)
         self._resources: Resources[Datastore] = runtime.resources(DATASTORE, Datastore, manager="datastore-controller")
         self._images = runtime.resources(IMAGE, Image)
         self._volumes = runtime.resources(VOLUME, Volume)
@@ -153,7 +153,7 @@ class DatastoreController:
             return await self._delete(datastore)
         datastore = await self._resources.add_finalizer(datastore, FINALIZER)
         try:
-            if datastore.spec.type is DatastoreType.NBD:
+            if datastore.spec.type in {DatastoreType.NBD, DatastoreType.SMART_NIC}:
                 return await self._serve(datastore)
             return await self._keep_open(datastore)
         except CarmelError as error:
@@ -163,8 +163,7 @@ class DatastoreController:
             return _LOOK_SECONDS if datastore.spec.type is DatastoreType.DIRECTORY else _LOOK_FOR_DEVICE_SECONDS
 
     async def _serve(self, datastore: Datastore) -> float | None:
-        assert datastore.spec.nbd is not None, "admission asks for it"
-        self._datastores.put_server(datastore.metadata.name, await self._servers.open(datastore.spec.nbd))
+        self._datastores.put_server(datastore.metadata.name, await self._servers.open(datastore.spec))
 
         def change(one: Datastore) -> None:
             one.status.observed_generation = one.metadata.generation

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from carmel.controllers.runtime import Resources, Runtime
+from carmel.errors import Refused
 from carmel.resources.datastore import NVMeDatastore
-from carmel.resources.smartnic import SMART_NIC, SmartNIC
+from carmel.resources.smartnic import SMART_NIC, ShownNamespace, SmartNIC
 from carmel.storage.drive import Drives
 
 _MORE_SECONDS = 120
@@ -25,21 +26,29 @@ class NvmePlaces:
         return self._folder / name
 
     async def mount(self, name: str, drive: NVMeDatastore) -> str:
-        """The device's path. Raises what ``Drives.mount`` says."""
+        """The device's path. Raises what ``Drives.mount`` says, and ``Refused`` (``NamespaceOfAVM``)."""
+        shown = await self._shown_by(drive.serial)
+        if shown is not None and shown.owner is not None:
+            raise Refused(
+                f"the SmartNIC's namespace {shown.name} is for the VM {shown.owner.namespace}/{shown.owner.name}",
+                code="NamespaceOfAVM",
+                hint="a namespace is a VM's or the host's, not both",
+                field="spec.nvme.serial",
+                retryable=True,
+            )
         space = await self._drives.mount(drive.serial, drive.namespace_id, self.place(name))
-        stall = await self._stall_of(drive.serial)
-        if stall is not None:
-            await self._drives.be_patient(space, stall + _MORE_SECONDS)
+        if shown is not None and shown.stall_seconds is not None:
+            await self._drives.be_patient(space, shown.stall_seconds + _MORE_SECONDS)
         return space.device
 
     async def unmount(self, name: str) -> None:
         await self._drives.unmount(self.place(name))
 
-    async def _stall_of(self, serial: str) -> int | None:
-        """How long a SmartNIC's namespace waits for its blocks; ``None``: it is no SmartNIC's."""
+    async def _shown_by(self, serial: str) -> ShownNamespace | None:
+        """The SmartNIC's namespace that a function with this serial number shows."""
         for nic in await self._nics.list():
             functions = {one.id for one in nic.status.functions or [] if one.serial == serial}
             for namespace in nic.status.namespaces or []:
                 if namespace.function in functions:
-                    return namespace.stall_seconds
+                    return namespace
         return None

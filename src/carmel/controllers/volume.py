@@ -31,6 +31,7 @@ from carmel.errors import CarmelError, InternalError, NotFound, Refused, Unavail
 from carmel.resources.base import JsonObject, StatusError
 from carmel.resources.datastore import DATASTORE
 from carmel.resources.image import IMAGE, Image, ImagePhase, ImageType
+from carmel.resources.smartnic import SMART_NIC
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE, VirtualMachine
 from carmel.resources.volume import VOLUME, Volume, VolumePhase
 from carmel.storage.volumes import StoredVolume
@@ -54,6 +55,7 @@ class VolumeController:
         volumes = runtime.informer(VOLUME)
         volumes.add_index("image", _image_of)
         volumes.add_index("datastore", _datastore_of)
+        volumes.add_index("export", lambda volume: [""] if volume["spec"].get("export") else [])
         runtime.add(
             ControllerSpec(
                 "volume",
@@ -63,6 +65,7 @@ class VolumeController:
                     Watch(IMAGE, lambda image: volumes.indexed("image", _qualified(image))),
                     Watch(DATASTORE, lambda store: volumes.indexed("datastore", store["metadata"]["name"])),
                     Watch(VIRTUAL_MACHINE, _volumes_of),
+                    Watch(SMART_NIC, lambda _nic: volumes.indexed("export", "")),
                 ),
                 on_failure=self._show,
             )
@@ -177,7 +180,9 @@ class VolumeController:
             )
             await self._show(key_of(volume), error, 1)
             return None
-        if volume.spec.export is None:
+        if volume.spec.export is not None:
+            await self._exports.release(volume)
+        else:
             datastore = self._datastores.get(volume.spec.datastore_ref.name)
             await datastore.directory.remove_volume(_uid(volume))
         await self._resources.remove_finalizer(volume, FINALIZER)

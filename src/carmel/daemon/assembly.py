@@ -63,7 +63,8 @@ class Controllers:
         self._url = ""
         user = process_user(qemu_user)
         self._datastore = DatastoreController(runtime, datastores, paths, runner, user)
-        exports = Exports(datastores, runner, paths.nbd_keys, user)
+        self._offload = Offload(runtime, runner, surveyor.ledger, relays, self._look_at, self._endpoints_changed)
+        exports = Exports(datastores, self._offload.disks, runner, paths.nbd_keys, user)
         self._volume = VolumeController(runtime, datastores, exports)
         self._image = ImageController(runtime, datastores, ImageSources(paths, runner))
         self.uploads = ImageUploads(runtime, datastores, self._image)
@@ -71,7 +72,6 @@ class Controllers:
         backends = Backends(runner, user=user.uid if user else None, group=user.gid if user else None)
         self._networking = HostNetworking(runtime, paths, runner, backends)
         self._host = HostController(runtime, facts, self._ask_hypervisor, self._endpoints, surveyor)
-        self._offload = Offload(runtime, runner, surveyor.ledger, relays, self._look_at, self._host.look_again)
         self._hotplug = Hotplug(self._host.machine_changed, self._offload.host_changed)
         launched = LaunchedSpecs(paths)
         mover = Mover(surveyor.ledger, hypervisor, launched)
@@ -80,7 +80,7 @@ class Controllers:
             runtime,
             Dependencies(
                 hypervisor=hypervisor,
-                disks=DatastoreDisks(datastores),
+                disks=DatastoreDisks(datastores, self._offload.disks),
                 nics=NicSources(
                     [
                         *self._networking.sources,
@@ -126,6 +126,9 @@ class Controllers:
     def serve_at(self, url: str) -> None:
         """Where the API server answers: told in the Host."""
         self._url = url
+        self._host.look_again()
+
+    def _endpoints_changed(self) -> None:
         self._host.look_again()
 
     def _look_at(self, uid: str) -> None:

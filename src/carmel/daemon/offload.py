@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from carmel.controllers.offload import Claims, FunctionNics, Links, Relays, SmartNICController
+from carmel.controllers.offload import Claims, FunctionDisks, FunctionNics, Links, Relays, SmartNICController
 from carmel.controllers.offload.mirroring import Mirroring
 from carmel.controllers.offload.nearness import Nearness
 from carmel.controllers.offload.reflecting import Reflecting
@@ -17,8 +17,9 @@ from carmel.smartnic.vfio import VfioFunctions
 
 
 class Offload:
-    """``nics`` is the source of NICs that are functions, ``near`` says where placement should put their VMs. ``wake``
-    is told which VM to look at again, by its uid; ``endpoints_changed`` that ``endpoints`` are others."""
+    """``nics`` is the source of NICs that are functions, ``disks`` of such disks, ``near`` says where placement should
+    put their VMs. ``wake`` is told which VM to look at again, by its uid; ``endpoints_changed`` that ``endpoints`` are
+    others."""
 
     def __init__(
         self,
@@ -36,8 +37,9 @@ class Offload:
         self._relays = relays
         functions = VfioFunctions(runner)
         self.nics = FunctionNics(self._claims, self._links, functions, self._distances)
+        self.disks = FunctionDisks(runtime, self._links, functions)
         self._controller = SmartNICController(
-            runtime, self._links, self._claims, self.nics, functions, read_host_side, relays, wake
+            runtime, self._links, self._claims, self.nics, self.disks, functions, read_host_side, relays, wake
         )
         Mirroring(runtime, self._links)
         Reflecting(runtime, self._links)

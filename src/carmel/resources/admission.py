@@ -20,7 +20,7 @@ from carmel.resources.kinds import Kind
 MAX_OBJECT_BYTES = 256 * 1024
 """The architecture's bound on any object: what a Kubernetes cluster's store takes with ease."""
 
-_LABEL_NAMES = frozenset({"VirtualMachine", "Namespace", "Network", "Datastore"})
+_LABEL_NAMES = frozenset({"VirtualMachine", "Namespace", "Network", "Datastore", "NVMeNamespace"})
 """Kinds whose names become host names, file names or labels, so they are RFC 1123 labels of at most 63 bytes."""
 
 _QUALIFIED_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")

@@ -21,11 +21,13 @@ ExportName = Annotated[
 
 class DatastoreType(StrEnum):
     """``Directory``: of the host. ``NVMe``: a file system on an NVMe namespace that nothing else uses. ``NBD``: disks
-    that another machine exports; each Volume on it is one of them."""
+    that another machine exports, ``SmartNIC``: namespaces that a SmartNIC offers for VMs; each Volume on one of these
+    is one of them, and a VM has a SmartNIC's as a function of its own."""
 
     DIRECTORY = "Directory"
     NVME = "NVMe"
     NBD = "NBD"
+    SMART_NIC = "SmartNIC"
 
 
 class DirectoryDatastore(Model):
@@ -72,6 +74,7 @@ class DatastoreSpec(Model):
     directory: DirectoryDatastore = Field(default_factory=DirectoryDatastore)
     nvme: NVMeDatastore | None = None
     nbd: NBDDatastore | None = None
+    smart_nic_ref: LocalReference | None = Field(default=None, alias="smartNICRef")
 
 
 class DatastoreStatus(Status):
@@ -100,24 +103,27 @@ def _validate(new: JsonObject, old: JsonObject | None) -> list[Cause]:
     return causes
 
 
+_OWN = {
+    DatastoreType.DIRECTORY: "directory.path",
+    DatastoreType.NVME: "nvme",
+    DatastoreType.NBD: "nbd",
+    DatastoreType.SMART_NIC: "smartNICRef",
+}
+"""The field that goes with a type, and with no other."""
+
+
 def _type_causes(spec: JsonObject) -> list[Cause]:
-    kind = spec.get("type", DatastoreType.DIRECTORY)
+    kind = DatastoreType(spec.get("type", DatastoreType.DIRECTORY))
+    given = {name: spec.get(name) for name in _OWN.values()}
+    given["directory.path"] = (spec.get("directory") or {}).get("path")
+    own = _OWN[kind]
     causes = [
-        Cause(f"spec.{name}", f"is required with type {wanted}", "FieldValueRequired")
-        for name, wanted in (("nvme", DatastoreType.NVME), ("nbd", DatastoreType.NBD))
-        if kind == wanted and spec.get(name) is None
-    ]
-    given = {
-        "directory.path": (spec.get("directory") or {}).get("path"),
-        "nvme": spec.get("nvme"),
-        "nbd": spec.get("nbd"),
-    }
-    own = {DatastoreType.DIRECTORY: "directory.path", DatastoreType.NVME: "nvme", DatastoreType.NBD: "nbd"}[kind]
-    causes += [
-        Cause(f"spec.{name}", f"does not go with type {kind}", "FieldValueForbidden")
+        Cause(f"spec.{name}", f"does not go with type {kind.value}", "FieldValueForbidden")
         for name, value in given.items()
         if name != own and value is not None
     ]
+    if kind is not DatastoreType.DIRECTORY and given[own] is None:
+        causes.append(Cause(f"spec.{own}", f"is required with type {kind.value}", "FieldValueRequired"))
     return causes
 
 

@@ -32,7 +32,8 @@ class VolumeSpec(Model):
     datastore_ref: LocalReference = Field(default_factory=lambda: LocalReference(name="local"))
     export: ExportName | None = Field(
         default=None,
-        description="On a datastore of type NBD: the export that it is, as it is. No other Volume can be the same.",
+        description="On a datastore of type NBD the export, of type SmartNIC the NVMe namespace that it is, as it is. "
+        "No other Volume can be the same.",
     )
 
     @field_validator("size")

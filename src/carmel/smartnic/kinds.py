@@ -12,5 +12,6 @@ def _kind(plural: str, singular: str, kind: str, *, namespaced: bool, api_versio
 SMART_NICS = _kind("smartnics", "smartnic", "SmartNIC", namespaced=False)
 NETWORKS = _kind("networks", "network", "Network", namespaced=False)
 PORTS = _kind("ports", "port", "Port", namespaced=True)
+NVME_NAMESPACES = _kind("nvmenamespaces", "nvmenamespace", "NVMeNamespace", namespaced=False)
 POLICIES = _kind("firewallpolicies", "firewallpolicy", "FirewallPolicy", namespaced=True)
 NAMESPACES = _kind("namespaces", "namespace", "Namespace", namespaced=False, api_version="v1")

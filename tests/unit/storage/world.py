@@ -17,13 +17,13 @@ from carmel.controllers.image_upload import ImageUploads
 from carmel.controllers.runtime import Runtime
 from carmel.controllers.volume import VolumeController
 from carmel.controllers.volume_export import Exports
-from carmel.errors import NotFound
+from carmel.errors import NotFound, Unavailable
 from carmel.paths import Paths
 from carmel.resources.base import JsonObject
 from carmel.resources.datastore import DATASTORE
 from carmel.resources.image import IMAGE
 from carmel.resources.kinds import Kind
-from carmel.resources.volume import VOLUME
+from carmel.resources.volume import VOLUME, Volume
 from carmel.run import Runner, SystemRunner
 from carmel.storage.drive import Drives
 from carmel.storage.files import ProcessUser
@@ -32,6 +32,16 @@ from tests.stores import open_store
 
 NAMESPACE = "default"
 _SECONDS = 30.0
+
+
+class NoSmartNics:
+    """A host that has none."""
+
+    async def prepare(self, smart_nic: str, volume: Volume) -> int:
+        raise Unavailable(f"there is no SmartNIC {smart_nic}", code="WaitingForSmartNIC")
+
+    async def release(self, smart_nic: str, volume: Volume) -> None:
+        return None
 
 
 @dataclass
@@ -121,7 +131,7 @@ async def open_world(
         datastores = Datastores()
         datastore_controller = DatastoreController(runtime, datastores, paths, used, user, drives)
         images = ImageController(runtime, datastores, sources(paths, used))
-        VolumeController(runtime, datastores, Exports(datastores, used, paths.nbd_keys, user))
+        VolumeController(runtime, datastores, Exports(datastores, NoSmartNics(), used, paths.nbd_keys, user))
         uploads, downloads = ImageUploads(runtime, datastores, images), ImageDownloads(runtime, datastores)
         world = World(store, paths, runtime, datastores, images, uploads, downloads)
         await datastore_controller.ensure_default()

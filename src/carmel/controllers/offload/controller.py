@@ -7,10 +7,11 @@ import logging
 from collections.abc import Callable, Sequence
 
 from carmel.controllers.offload.claims import MANAGER, Claims
+from carmel.controllers.offload.disks import FunctionDisks
 from carmel.controllers.offload.links import Links
 from carmel.controllers.offload.nics import FunctionNics
 from carmel.controllers.offload.relays import Relays
-from carmel.controllers.offload.telling import tell, verdict, with_owners
+from carmel.controllers.offload.telling import tell, verdict, with_disks, with_owners
 from carmel.controllers.runtime import (
     ControllerSpec,
     Key,
@@ -55,6 +56,7 @@ class SmartNICController:
         links: Links,
         claims: Claims,
         nics: FunctionNics,
+        disks: FunctionDisks,
         functions: Functions,
         read_host: ReadHost,
         relays: Relays,
@@ -64,6 +66,7 @@ class SmartNICController:
         self._links = links
         self._claims = claims
         self._nics = nics
+        self._disks = disks
         self._functions = functions
         self._read_host = read_host
         self._relays = relays
@@ -167,7 +170,8 @@ class SmartNICController:
             host = await asyncio.to_thread(self._read_host)
             plain = list(find_functions(view.facts.functions, host, before))
         freed = [one.model_copy(update={"owner": None, "state": _unowned(one)}) for one in plain]
-        return with_owners(freed, self._claims.of_nic(smart_nic.metadata.name))
+        name = smart_nic.metadata.name
+        return with_disks(with_owners(freed, self._claims.of_nic(name)), await self._disks.owners(name))
 
     async def _tell(
         self, smart_nic: SmartNIC, view: NicView, found: Sequence[FunctionStatus], wrong: CarmelError | None
@@ -192,15 +196,20 @@ class SmartNICController:
         """Functions go back to the kernel's drivers. One that a VM has stays until that VM ends: the kernel would wait
         for it, and nobody could stop that."""
         name = smart_nic.metadata.name
-        claims = self._claims.of_nic(name)
-        taken = {one.function.id for one in claims}
+        claims, disks = self._claims.of_nic(name), await self._disks.owners(name)
+        taken = {one.function.id for one in claims} | set(disks)
         for function in smart_nic.status.functions or ():
             if function.driver == VFIO and function.pci_address is not None and function.id not in taken:
                 await self._functions.give_back(function.pci_address)
-        if claims:
-            ports = ", ".join(str(one.key) for one in claims)
+        if claims or disks:
+            ports = ", ".join(
+                [f"Port {one.key}" for one in claims] + [f"Volume {one.namespace}/{one.name}" for one in disks.values()]
+            )
             waiting = condition(
-                "Ready", "False", "FunctionsInUse", f"it goes when the VMs of these Ports were stopped: {ports}"
+                "Ready",
+                "False",
+                "FunctionsInUse",
+                f"it goes when nothing has a function of it: {ports}",
             )
             await self._resources.update_status(
                 smart_nic, lambda one: set_conditions(one.status, [waiting], self._runtime.clock.now())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from carmel import __version__
@@ -102,6 +102,19 @@ def with_owners(functions: Sequence[FunctionStatus], claims: Iterable[Claim]) ->
         state = FunctionState.MISSING if missing else FunctionState.PLUGGED
         message = function.message if missing else None
         found.append(function.model_copy(update={"state": state, "owner": owner, "message": message}))
+    return found
+
+
+def with_disks(functions: Sequence[FunctionStatus], owners: Mapping[str, FunctionOwner]) -> list[FunctionStatus]:
+    """The same for what volumes have."""
+    found = []
+    for function in functions:
+        owner = owners.get(function.id)
+        if owner is None:
+            found.append(function)
+            continue
+        state = FunctionState.PLUGGED if function.state is FunctionState.FREE else function.state
+        found.append(function.model_copy(update={"state": state, "owner": owner}))
     return found
 
 

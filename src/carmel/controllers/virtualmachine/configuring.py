@@ -8,11 +8,20 @@ from pathlib import Path
 
 from carmel.controllers.placement.applying import cpu_config, guest_nodes, pinning_of
 from carmel.controllers.placement.ground import Ground
-from carmel.controllers.virtualmachine.ports import KernelFiles, NicPlan
+from carmel.controllers.virtualmachine.ports import DiskSource, FunctionSource, KernelFiles, NbdSource, NicPlan
 from carmel.controllers.virtualmachine.status import identities
-from carmel.hypervisor.config import DiskConfig, KernelFirmware, MachineConfig, UefiFirmware
+from carmel.errors import Refused
+from carmel.hypervisor.config import (
+    AnyDisk,
+    DiskConfig,
+    FunctionDiskConfig,
+    KernelFirmware,
+    MachineConfig,
+    NbdDiskConfig,
+    UefiFirmware,
+)
 from carmel.placement.model import Placement
-from carmel.resources.virtualmachine import Disk, VirtualMachine, VirtualMachineSpec
+from carmel.resources.virtualmachine import Disk, DiskBus, VirtualMachine, VirtualMachineSpec
 from carmel.units import parse_bytes
 
 SERIAL_BYTES = 20
@@ -25,13 +34,13 @@ def machine_config(
     placement: Placement,
     ground: Ground,
     *,
-    volumes: Sequence[Path],
+    volumes: Sequence[DiskSource],
     kernel: KernelFiles | None,
     seed: Path | None,
     nics: Sequence[NicPlan],
 ) -> MachineConfig:
-    """``spec`` is the VM's own, or the one it was suspended with; ``placement`` was made from that. ``volumes`` are its
-    disks' files, in order."""
+    """``spec`` is the VM's own, or the one it was suspended with; ``placement`` was made from that. ``volumes`` are
+    where its disks are, in order."""
     return MachineConfig(
         uid=vm.metadata.uid or "",
         name=vm.metadata.name,
@@ -64,5 +73,29 @@ def _firmware(spec: VirtualMachineSpec, kernel: KernelFiles | None) -> UefiFirmw
     return KernelFirmware(kernel.kernel, kernel.initrd, " ".join(word for word in words if word))
 
 
-def _disk(disk: Disk, path: Path) -> DiskConfig:
-    return DiskConfig(name=disk.name, bus=disk.bus, path=path, format="qcow2", serial=disk_serial(disk.name))
+def _disk(disk: Disk, source: DiskSource) -> AnyDisk:
+    """Raises ``Refused`` (``BusNotPossible``)."""
+    serial = disk_serial(disk.name)
+    match source:
+        case Path():
+            return DiskConfig(name=disk.name, bus=disk.bus, path=source, format="qcow2", serial=serial)
+        case NbdSource():
+            return NbdDiskConfig(
+                name=disk.name,
+                bus=disk.bus,
+                host=source.host,
+                port=source.port,
+                export=source.export,
+                psk=source.psk,
+                serial=serial,
+                stall_seconds=source.stall_seconds,
+            )
+        case FunctionSource():
+            if disk.bus is not DiskBus.NVME:
+                raise Refused(
+                    f"the disk {disk.name} is an NVMe controller of a SmartNIC: the guest can see it as nothing else",
+                    code="BusNotPossible",
+                    hint="set its bus to nvme",
+                    field="spec.disks",
+                )
+            return FunctionDiskConfig(name=disk.name, function=source.address)

@@ -80,11 +80,11 @@ class Launcher:
         finally:
             close_descriptors(nics)
 
-    async def _volume(self, vm: VirtualMachine, name: str) -> Path:
+    async def _volume(self, vm: VirtualMachine, name: str) -> ports.DiskSource:
         volume = await self.reader.volumes.get(Key(vm.metadata.namespace, name))
         if volume.status.used_by != vm.metadata.name:
             raise Unavailable(f"Volume {name} is not attached to this VM any more", code="VolumeInUse")
-        return await self.disks.volume(volume)
+        return await self.disks.volume(volume, vm.metadata.name)
 
     async def _kernel(self, vm: VirtualMachine, spec: VirtualMachineSpec) -> ports.KernelFiles | None:
         if spec.firmware.type is not FirmwareType.DIRECT_KERNEL or spec.firmware.image_ref is None:

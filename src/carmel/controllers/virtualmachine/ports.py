@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from carmel.hypervisor.config import NicConfig
+from carmel.hypervisor.psk import Psk
 from carmel.paths import MachinePaths
 from carmel.resources.image import Image
 from carmel.resources.network import Network
@@ -49,11 +50,33 @@ class Seed:
     ssh_authorized_keys: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class NbdSource:
+    """A disk that an NBD server exports."""
+
+    host: str
+    port: int
+    export: str
+    psk: Psk
+    stall_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSource:
+    """A disk that is a PCI function of the host, with vfio-pci, by its PCI address."""
+
+    address: str
+
+
+DiskSource = Path | NbdSource | FunctionSource
+"""A path is that of a qcow2 file."""
+
+
 class Disks(Protocol):
     """Where volumes and kernels lie."""
 
-    async def volume(self, volume: Volume) -> Path:
-        """The qcow2 file of a volume that is ready."""
+    async def volume(self, volume: Volume, vm: str) -> DiskSource:
+        """A volume that is ready, for the VM of that name. Raises ``Refused`` and ``Unavailable``."""
         ...
 
     async def kernel(self, image: Image) -> KernelFiles: ...

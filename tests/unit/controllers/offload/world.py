@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carmel.controllers.offload import Claims, FunctionNics, Links, Relays, SmartNICController
+from carmel.controllers.offload import Claims, FunctionDisks, FunctionNics, Links, Relays, SmartNICController
 from carmel.controllers.offload.mirroring import Mirroring
 from carmel.controllers.offload.reflecting import Reflecting
 from carmel.controllers.runtime import Key, Runtime
@@ -52,11 +52,13 @@ class OffloadWorld:
         self.relays = Relays("127.0.0.1", "127.0.0.1")
         functions = VfioFunctions(QuietRunner(), self.bus)
         self.nics = FunctionNics(self.claims, self.links, functions, lambda _uid: self.distances)
+        self.disks = FunctionDisks(self.runtime, self.links, functions, lambda: self.bus.root)
         self.controller = SmartNICController(
             self.runtime,
             self.links,
             self.claims,
             self.nics,
+            self.disks,
             functions,
             lambda: read_host_side(self.bus.root),
             self.relays,

@@ -65,7 +65,7 @@ FACTS = HostFacts("host", HostSystem(architecture="aarch64", boot_id="boot"), 4,
 
 
 class FakeDisks:
-    async def volume(self, volume: Volume) -> Path:
+    async def volume(self, volume: Volume, vm: str) -> Path:
         return Path("/volumes") / f"{volume.metadata.uid}.qcow2"
 
     async def kernel(self, image: Image) -> ports.KernelFiles:

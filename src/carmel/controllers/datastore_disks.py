@@ -1,4 +1,4 @@
-"""Datastores that are NBD servers: nothing of theirs lies here; what they export is asked for by name."""
+"""Datastores that offer whole disks, by name: NBD servers and SmartNICs. Nothing of theirs lies here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from carmel.controllers.runtime import Key, Resources, Runtime
 from carmel.errors import Refused
 from carmel.hypervisor.psk import Psk
 from carmel.resources.core import SECRET, Secret
-from carmel.resources.datastore import NBDDatastore
+from carmel.resources.datastore import DatastoreSpec, NBDDatastore
+from carmel.resources.smartnic import SMART_NIC, SmartNIC
 from carmel.storage.nbd import ExportAddress
 
 
@@ -33,15 +34,34 @@ class NbdStore:
         )
 
 
-class NbdStores:
-    """Opens them: the server is not asked, for it may be away and its disks be in use all the same."""
+@dataclass(frozen=True, slots=True)
+class SmartNicStore:
+    """A datastore of type SmartNIC: what it offers stands in the status of that SmartNIC."""
+
+    smart_nic: str
+
+
+DiskServer = NbdStore | SmartNicStore
+
+
+class DiskServers:
+    """Opens them: a server is not asked, for it may be away and its disks be in use all the same."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._secrets: Resources[Secret] = runtime.resources(SECRET, Secret)
+        self._smart_nics: Resources[SmartNIC] = runtime.resources(SMART_NIC, SmartNIC)
 
-    async def open(self, spec: NBDDatastore) -> NbdStore:
-        """Raises ``Refused`` (``NoTLSKey``)."""
-        return NbdStore(spec, await self._psk(spec.tls_secret_ref.name))
+    async def open(self, spec: DatastoreSpec) -> DiskServer:
+        """Raises ``Refused`` (``NoTLSKey``, ``NoSmartNIC``)."""
+        if spec.nbd is not None:
+            return NbdStore(spec.nbd, await self._psk(spec.nbd.tls_secret_ref.name))
+        assert spec.smart_nic_ref is not None, "admission asks for one of the two"
+        name = spec.smart_nic_ref.name
+        if await self._smart_nics.find(Key(None, name)) is None:
+            raise Refused(
+                f"there is no SmartNIC {name}", code="NoSmartNIC", field="spec.smartNICRef.name", retryable=True
+            )
+        return SmartNicStore(name)
 
     async def _psk(self, name: str) -> Psk:
         try:
