@@ -61,7 +61,8 @@ async def test_a_server_with_another_key_is_not_trusted(nic: NicWorld) -> None:
         await functions.show(Show(UID, "pf0nvme0", nic.disk(), 512))
         await volume(world, "disk")
         assert await error(world, "disk") == "ServerNotTrusted"
-        assert list(world.paths.nbd_keys.iterdir()) == []
+    # No key is left behind.
+    assert list(world.paths.nbd_keys.iterdir()) == []
 
 
 async def test_a_name_that_is_not_exported_now_is_waited_for(nic: NicWorld) -> None:
