@@ -60,6 +60,7 @@ class NicWorld:
         self.client = Client(folder / "client", self.port, self.psk)
         for place in (self.paths.state, self.paths.runtime):
             place.mkdir(parents=True)
+        for place in (folder, self.paths.state, self.paths.runtime):
             place.chmod(0o711)
 
     def disk(self, name: str = "disk", size: int = 16 * MIB) -> Path:
@@ -112,9 +113,7 @@ async def nic() -> AsyncIterator[NicWorld]:
     # QEMU's account looks a key up at each handshake, on the way that it has at that moment. pytest closes its own
     # folder to others whenever a session begins.
     with tempfile.TemporaryDirectory(prefix="carmel-nvme-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        opened = NicWorld(folder)
+        opened = NicWorld(Path(name))
         yield opened
         left = opened.functions()
         await left.adopt([])
