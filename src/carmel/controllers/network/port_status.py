@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from carmel.controllers.runtime import condition, error_message, set_conditions
+from carmel.controllers.runtime import condition, error_message, find_condition, set_conditions
 from carmel.errors import CarmelError
 from carmel.network.dataplane import PortCount, PortPlan
 from carmel.resources.base import Condition
@@ -34,13 +34,17 @@ class Seen:
 
 
 def takes_precedence(one: Port, other: Port) -> bool:
-    """Of two Ports that want the same: who is plugged in has it, else who was there first."""
+    """Of two Ports that want the same: who has it already keeps it, else who is plugged in, else who was there first."""
     return _rank(one) < _rank(other)
 
 
-def _rank(port: Port) -> tuple[bool, datetime, str]:
+def _rank(port: Port) -> tuple[bool, bool, datetime, str]:
     created = port.metadata.creation_timestamp or datetime.max.replace(tzinfo=UTC)
-    return port.status.interface is None, created, port.metadata.uid or ""
+    accepted = find_condition(port.status, "Accepted")
+    has_it = (
+        accepted is not None and accepted.status == "True" and accepted.observed_generation == port.metadata.generation
+    )
+    return not has_it, port.status.interface is None, created, port.metadata.uid or ""
 
 
 def describe(port: Port, seen: Seen, now: datetime) -> None:

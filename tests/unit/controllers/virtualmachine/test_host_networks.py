@@ -212,6 +212,18 @@ async def test_a_mac_address_is_given_once(host: Host) -> None:
     await host.until(reason("Running"), Key("default", "second"))
 
 
+async def test_a_running_vm_does_not_get_what_another_has(host: Host) -> None:
+    await host.create("first", networks=[{**NIC, "addresses": ["10.8.0.5"]}], powerState="PoweredOff")
+    await host.quiet()
+    await host.create(networks=[NIC])
+    await host.until(reason("Running"))
+    before = dict(plane(host).ports)
+    await host.set(networks=[{**NIC, "addresses": ["10.8.0.5"]}])
+    assert condition(await port(host), "Accepted") == ("False", "AddressInUse")
+    assert condition(await port(host, "first-eth0"), "Accepted") == ("True", "Accepted")
+    assert plane(host).ports == before
+
+
 async def test_names_that_fall_together_are_told_apart(host: Host) -> None:
     await host.create("a", networks=[{**NIC, "name": "b-c"}])
     await host.until(reason("Running"), Key("default", "a"))
