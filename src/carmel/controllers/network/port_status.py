@@ -34,7 +34,7 @@ class Seen:
 
 
 def takes_precedence(one: Port, other: Port) -> bool:
-    """Of two Ports that want the same: who has it already keeps it, else who is plugged in, else who was there first."""
+    """Of two Ports that want the same: who has it keeps it, else who is plugged in has it, else who was there first."""
     return _rank(one) < _rank(other)
 
 
