@@ -53,7 +53,11 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("image", "image.image", "Pull, build, import, list and delete images."),
             Entry("host", "host.host", "Draw the host with its VMs, show what it has left, rebalance it."),
-            Entry("smartnic", "smartnic.smartnic", "Join a SmartNIC to its host, and keep it in step."),
+            Entry(
+                "smartnic",
+                "smartnic.smartnic",
+                "Show SmartNICs and who switches what, join one to its host, keep it in step.",
+            ),
             Entry("plan", "plan.plan", "Show where VMs would go, on a machine you have or have not."),
             Entry("board", "board.board", "List the machines that Carmel knows, with their limits and sources."),
             Entry("lab", "lab.lab", "Make emulated Arm hosts that run Carmel, with KVM inside."),

@@ -85,6 +85,15 @@ def show(session: Session, *, name: str | None, sysroot: Path | None, only_ascii
         if index:
             click.echo()
         _tell(one, vms, only_ascii=only_ascii)
+        _tell_nics(session, metadata(one, "name"), only_ascii=only_ascii)
+
+
+def _tell_nics(session: Session, host: str, *, only_ascii: bool) -> None:
+    from carmel.cli.smartnic_show import nics_of, show_nics  # few hosts have one
+
+    if found := nics_of(session, host):
+        click.echo()
+        show_nics(session, found, only_ascii=only_ascii)
 
 
 def _show_recorded(sysroot: Path, name: str | None, output: Output | None, *, only_ascii: bool) -> None:

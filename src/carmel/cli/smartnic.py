@@ -6,20 +6,72 @@ from pathlib import Path
 
 import click
 
+from carmel.cli.apply import print_results
 from carmel.cli.complete import complete_contexts
 from carmel.cli.options import LabelType
-from carmel.cli.output import Output, output_option
+from carmel.cli.output import Output, TablePrinter, output_option, print_object
 from carmel.cli.session import Session, with_session
+from carmel.errors import NotFound
 
 
 @click.group()
 def smartnic() -> None:
-    """Join a SmartNIC to its host, and keep it in step.
+    """Show SmartNICs, join one to its host, and keep it in step.
 
     \b
+    carmel smartnic list
+    carmel smartnic show nic-1           draw host, NIC, functions and who switches what
     carmel smartnic invite --host server-1 | ssh root@server-1 carmel apply -f -
     carmel smartnic sync nic-1 --dry-run
     """
+
+
+@smartnic.command("list")
+@output_option(Output())
+@with_session
+def list_nics(session: Session, *, output: Output) -> None:
+    """List the SmartNICs of the host.
+
+    \b
+    carmel smartnic list
+    carmel smartnic list -o wide
+    """
+    kind = session.client.kind("smartnics")
+    if not output.is_table:
+        print_object(session.client.list(kind, session.select(kind)), output)
+        return
+    table = session.client.table(kind, session.select(kind))
+    if table.rows:
+        TablePrinter(output).print(table)
+    else:
+        click.echo("No SmartNICs: `carmel smartnic invite` on a NIC makes what its host applies.", err=True)
+
+
+@smartnic.command()
+@click.argument("name", required=False)
+@click.option("--ascii", "only_ascii", is_flag=True, help="Draw with ASCII characters only.")
+@output_option()
+@with_session
+def show(session: Session, *, name: str | None, only_ascii: bool, output: Output | None) -> None:
+    """Draw a SmartNIC: its host, its functions with the VMs that have them, their representors, and who switches what.
+
+    \b
+    carmel smartnic show nic-1
+    carmel smartnic show nic-1 -o yaml
+    """
+    kind = session.client.kind("smartnics")
+    if name is not None:
+        found = [session.client.get(kind, None, name)]
+    else:
+        found = session.client.list(kind, session.select(kind)).get("items") or []
+    if not found:
+        raise NotFound("there is no SmartNIC", hint="`carmel smartnic invite` on a NIC makes what its host applies")
+    if output is not None:
+        print_results(session, [kind] * len(found), found, output)
+        return
+    from carmel.cli.smartnic_show import show_nics  # for people only
+
+    show_nics(session, found, only_ascii=only_ascii)
 
 
 @smartnic.command()

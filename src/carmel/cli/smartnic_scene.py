@@ -1,0 +1,174 @@
+"""From what the API tells of a SmartNIC, its Ports and Networks to the scene that a picture shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from carmel.cli.text import safe
+from carmel.client.objects import JsonObject, condition, dig, metadata
+
+_HOST = "host"
+"""Owner of a port that is no VM's but a bare machine's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One function, from who has it on the host to where its frames leave the NIC. Empty: there is none, or it is not
+    known. ``up``: its representor is. ``note``: why it cannot be used."""
+
+    function: str
+    kind: str
+    state: str
+    vm: str = ""
+    address: str = ""
+    mac: str = ""
+    node: str = ""
+    representor: str = ""
+    up: bool | None = None
+    network: str = ""
+    uplink: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """A way out of the NIC. ``networks`` are those that leave by it."""
+
+    name: str
+    up: bool
+    networks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NicScene:
+    """``facts``: what the NIC is, in words that stand behind its name. ``wrong``: why it is not ready. ``networks``:
+    who switches which, a sentence each."""
+
+    name: str
+    host: str
+    facts: tuple[str, ...]
+    seats: tuple[Seat, ...]
+    uplinks: tuple[Uplink, ...]
+    networks: tuple[str, ...] = ()
+    wrong: str = ""
+
+
+def nic_scene(smart_nic: JsonObject, ports: Iterable[JsonObject], networks: Sequence[JsonObject]) -> NicScene:
+    """``ports`` and ``networks`` are all that the host's API has."""
+    name, status = metadata(smart_nic, "name"), smart_nic.get("status") or {}
+    mine = {_key(one): one for one in ports if dig(one, "status", "smartNIC") == name}
+    offloaded = {metadata(one, "name"): one for one in networks if _switched_by(one, name)}
+    representors = {str(one.get("name")): one for one in status.get("representors") or ()}
+    seats = tuple(_seat(one, mine, offloaded, representors) for one in status.get("functions") or ())
+    ready = condition(smart_nic, "Ready")
+    return NicScene(
+        name=safe(name),
+        host=safe(dig(status, "host", "name") or ""),
+        facts=tuple(_facts(status)),
+        seats=seats,
+        uplinks=tuple(_uplinks(representors.values(), offloaded.values())),
+        networks=tuple(_who_switches(networks, name)),
+        wrong=""
+        if ready.get("status") == "True"
+        else safe(ready.get("message") or ready.get("reason") or "not looked at"),
+    )
+
+
+def _facts(status: Mapping[str, object]) -> Iterable[str]:
+    for key, word in (
+        ("model", "{}"),
+        ("serial", "serial {}"),
+        ("mode", "mode {}"),
+        ("trust", "trust {}"),
+        ("carmelVersion", "Carmel {}"),
+    ):
+        value = status.get(key)
+        if value:
+            yield safe(word.format(value))
+    if status.get("hardwareOffload"):
+        yield "flows in hardware"
+
+
+def _seat(
+    function: JsonObject,
+    ports: Mapping[str, JsonObject],
+    networks: Mapping[str, JsonObject],
+    representors: Mapping[str, JsonObject],
+) -> Seat:
+    owner = function.get("owner") or {}
+    port = ports.get(f"{owner.get('namespace')}/{owner.get('name')}", {}) if owner.get("kind") == "Port" else {}
+    network = networks.get(str(dig(port, "spec", "networkRef", "name")), {})
+    representor = str(function.get("representor") or "")
+    node = function.get("numaNode")
+    return Seat(
+        function=safe(function.get("id") or ""),
+        kind=safe(function.get("kind") or ""),
+        state=safe(function.get("state") or ""),
+        vm=_owner(owner, port),
+        address=safe(function.get("pciAddress") or ""),
+        mac=safe(function.get("mac") or ""),
+        node="" if node is None else safe(node),
+        representor=safe(representor),
+        up=dig(representors.get(representor), "up"),
+        network=_network_of(port, network),
+        uplink=safe(" ".join(dig(network, "spec", "bridge", "uplinks") or ())),
+        note=safe(function.get("message") or ""),
+    )
+
+
+def _owner(owner: JsonObject, port: JsonObject) -> str:
+    if not owner:
+        return ""
+    if not port:
+        space = f"{owner.get('namespace')}/" if owner.get("namespace") else ""
+        return safe(f"{owner.get('kind')} {space}{owner.get('name')}")
+    if dig(port, "spec", "owner") == _HOST:
+        return "the host itself"
+    space = metadata(port, "namespace")
+    vm = f"{dig(port, 'spec', 'vmRef', 'name')}/{dig(port, 'spec', 'nic')}"
+    return safe(vm if space == "default" else f"{space}/{vm}")
+
+
+def _network_of(port: JsonObject, network: JsonObject) -> str:
+    name = dig(port, "spec", "networkRef", "name")
+    if not name:
+        return ""
+    vlan = dig(port, "spec", "vlan") or dig(network, "spec", "bridge", "vlan")
+    trunk = dig(port, "spec", "trunk")
+    more = f" +{len(trunk)} VLANs" if trunk else ""
+    return safe(f"{name} (VLAN {vlan}{more})" if vlan else f"{name}{more}")
+
+
+def _uplinks(representors: Iterable[JsonObject], networks: Iterable[JsonObject]) -> Iterable[Uplink]:
+    known = list(networks)
+    for one in representors:
+        if one.get("flavour") != "physical":
+            continue
+        name = str(one.get("name"))
+        leaving = (metadata(net, "name") for net in known if name in (dig(net, "spec", "bridge", "uplinks") or ()))
+        yield Uplink(safe(name), bool(one.get("up")), tuple(map(safe, leaving)))
+
+
+def _who_switches(networks: Iterable[JsonObject], name: str) -> Iterable[str]:
+    for network in networks:
+        called = safe(metadata(network, "name"))
+        backend = dig(network, "status", "backend")
+        by = f" ({safe(backend)})" if backend else ""
+        if _switched_by(network, name):
+            ready = condition(network, "Ready")
+            wrong = "" if ready.get("status") == "True" else f": {safe(ready.get('message') or 'not looked at')}"
+            yield f"{called}: by this NIC{by}{wrong}"
+        elif dig(network, "spec", "dataPlane") == "SmartNIC":
+            yield f"{called}: by SmartNIC {safe(dig(network, 'spec', 'smartNICRef', 'name'))}"
+        else:
+            yield f"{called}: by the host{by}"
+
+
+def _switched_by(network: JsonObject, name: str) -> bool:
+    spec = network.get("spec") or {}
+    return spec.get("dataPlane") == "SmartNIC" and dig(spec, "smartNICRef", "name") in {None, name}
+
+
+def _key(obj: JsonObject) -> str:
+    return f"{metadata(obj, 'namespace')}/{metadata(obj, 'name')}"
