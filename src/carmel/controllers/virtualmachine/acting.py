@@ -9,6 +9,7 @@ from carmel.controllers.placement import Places
 from carmel.controllers.runtime import EventKind, EventRecorder, Resources, condition, error_message, set_conditions
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
 from carmel.controllers.virtualmachine.launching import Launcher
+from carmel.controllers.virtualmachine.livenics import LiveNics
 from carmel.controllers.virtualmachine.machineports import PortsOfMachines
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, Observed
 from carmel.controllers.virtualmachine.observing import Observer
@@ -23,6 +24,7 @@ from carmel.controllers.virtualmachine.steps import (
     Kill,
     Launch,
     Pause,
+    PlugNic,
     PressButton,
     RecordEnd,
     Remove,
@@ -32,6 +34,7 @@ from carmel.controllers.virtualmachine.steps import (
     SettlePort,
     Step,
     Suspend,
+    UnplugNic,
 )
 from carmel.controllers.virtualmachine.volumes import VolumesOfMachines, volume_name
 from carmel.errors import CarmelError
@@ -58,6 +61,7 @@ class Actor:
     ports: PortsOfMachines
     hypervisor: Hypervisor
     launcher: Launcher
+    live: LiveNics
     launched: LaunchedSpecs
     observer: Observer
     places: Places
@@ -79,6 +83,8 @@ class Actor:
                 await self._detach(vm, name)
             case SettlePort() | DropPort():
                 await self._port(step, observed)
+            case PlugNic() | UnplugNic():
+                await self._live_nic(step, observed)
             case RecordEnd(termination):
                 await self._record_end(vm, termination)
             case DropSavedState():
@@ -99,6 +105,23 @@ class Actor:
         view = next(one.port for one in observed.nics if one.nic.name == step.nic)
         if view is not None:
             await self.ports.settle(observed.vm, view)
+
+    async def _live_nic(self, step: PlugNic | UnplugNic, observed: Observed) -> None:
+        """What stands against it is told and remembered: the VM runs, and is not to look as if it did not."""
+        vm = observed.vm
+        machine = self.hypervisor.machine(vm.metadata.uid or "")
+        if machine is None:
+            return
+        nic = next((one for one in vm.spec.networks if one.name == step.nic), None)
+        plugs = isinstance(step, PlugNic)
+        try:
+            await (self.live.plug(machine, observed, step.nic) if plugs else self.live.unplug(machine, step.nic))
+        except CarmelError as error:
+            self.observer.nic_refused(machine, step.nic, nic, error)
+            self._tell(vm, "NICNotPlugged" if plugs else "NICNotUnplugged", error_message(error), EventKind.WARNING)
+            return
+        self.observer.nics_changed(machine)
+        self._tell(vm, "NICPlugged" if plugs else "NICUnplugged", f"NIC {step.nic}")
 
     async def _drive(self, step: Step, vm: VirtualMachine) -> None:
         """Steps that a running machine takes. One that ended meanwhile is the next look's business."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -92,6 +93,14 @@ class NicView:
 
 
 @dataclass(frozen=True, slots=True)
+class NicRefusal:
+    """``again``: in how many seconds it is to be tried again; ``None``: not before the NIC is wanted otherwise."""
+
+    message: str
+    again: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class GuestView:
     """What the guest agent told last. ``guest`` ``None``: no agent answers."""
 
@@ -108,6 +117,8 @@ class MachineView:
     state: MachineState
     migration_blockers: tuple[str, ...] | None = None
     guest: GuestView = GuestView()
+    nics: tuple[str, ...] = ()
+    """Names of the NICs that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +151,8 @@ class Observed:
     missing_secrets: tuple[str, ...] = ()
     former_volumes: tuple[str, ...] = ()
     """Volumes that the status says are attached and the spec does not name any more."""
+    nic_refusals: Mapping[str, NicRefusal] = field(default_factory=dict)
+    """Why NICs that are to come or go do not, by their names."""
     former_ports: tuple[str, ...] = ()
     """Ports that were made for NICs that the VM has no more: neither its spec nor, while it runs, its machine."""
 

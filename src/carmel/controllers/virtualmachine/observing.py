@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from carmel.controllers.placement import Places, PlaceView
 from carmel.controllers.placement.places import Suspended
-from carmel.controllers.runtime import Clock, Key, Resources
+from carmel.controllers.runtime import Clock, Key, Resources, error_message
 from carmel.controllers.virtualmachine.guests import Guests
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
+from carmel.controllers.virtualmachine.livenics import TRY_AGAIN_SECONDS
 from carmel.controllers.virtualmachine.machineports import as_plugged, has_port, is_made_for, port_name, wanted_spec
 from carmel.controllers.virtualmachine.observed import (
     ButtonPress,
@@ -18,6 +19,7 @@ from carmel.controllers.virtualmachine.observed import (
     HostView,
     Launched,
     MachineView,
+    NicRefusal,
     NicView,
     Observed,
     PortView,
@@ -59,6 +61,16 @@ class _Run:
     pressed: ButtonPress | None = None
     blockers: tuple[str, ...] | None = None
     resumed: float | None = None
+    refused_nics: dict[str, _RefusedNic] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _RefusedNic:
+    """``nic``: as it was wanted; ``None``: it was to go. ``until``: on the monotonic clock."""
+
+    nic: NetworkInterface | None
+    message: str
+    until: float | None
 
 
 @dataclass(slots=True)
@@ -98,6 +110,7 @@ class Observer:
             resumed=self._run(machine).resumed if machine is not None else None,
             disks=tuple([await self._disk(vm, disk) for disk in vm.spec.disks]),
             nics=tuple([await self._nic(vm, nic, plugged) for nic in vm.spec.networks]),
+            nic_refusals=self._nic_refusals(vm, machine) if machine is not None else {},
             kernel_image=await self._kernel_image(vm),
             missing_secrets=tuple(await self._missing_secrets(vm)),
             former_volumes=_former_volumes(vm),
@@ -116,6 +129,17 @@ class Observer:
     def paused(self, machine: Machine) -> None:
         """Remember that it stands still because it is to."""
         self._run(machine).resumed = None
+
+    def nic_refused(self, machine: Machine, name: str, nic: NetworkInterface | None, error: CarmelError) -> None:
+        """Remember that a NIC did not come (as ``nic``), or go (``None``)."""
+        until = self.clock.monotonic() + TRY_AGAIN_SECONDS if error.retryable else None
+        self._run(machine).refused_nics[name] = _RefusedNic(nic, error_message(error), until)
+
+    def nics_changed(self, machine: Machine) -> None:
+        """One came or went: others may have room, and what hinders a migration may be another."""
+        run = self._run(machine)
+        run.refused_nics.clear()
+        run.blockers = None
 
     def forget(self, uid: str) -> None:
         self._runs.pop(uid, None)
@@ -138,7 +162,7 @@ class Observer:
             except CarmelError:
                 # It may have come to its end just now; whoever asks next finds that out.
                 return MachineView(machine.launch, machine.state)
-        return MachineView(machine.launch, machine.state, run.blockers, self.guests.view(machine))
+        return MachineView(machine.launch, machine.state, run.blockers, self.guests.view(machine), tuple(machine.nics))
 
     def _place(self, vm: VirtualMachine, machine: Machine | None, suspended: Launched | None) -> PlaceView:
         if suspended is None:
@@ -169,6 +193,15 @@ class Observer:
         return NicView(
             nic, network, await self._port(vm, held, await self._network(held.network_ref.name) if other else network)
         )
+
+    def _nic_refusals(self, vm: VirtualMachine, machine: Machine) -> dict[str, NicRefusal]:
+        """Those that still are about what is wanted."""
+        wanted, now = {nic.name: nic for nic in vm.spec.networks}, self.clock.monotonic()
+        return {
+            name: NicRefusal(one.message, None if one.until is None else one.until - now)
+            for name, one in self._run(machine).refused_nics.items()
+            if one.nic == wanted.get(name) and (one.until is None or one.until > now)
+        }
 
     async def _port(self, vm: VirtualMachine, nic: NetworkInterface, network: Network | None) -> PortView | None:
         if network is None or not has_port(network):

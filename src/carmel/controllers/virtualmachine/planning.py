@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from carmel.controllers.placement.words import refusal_sentence
+from carmel.controllers.virtualmachine.livenics import nic_steps
 from carmel.controllers.virtualmachine.machineports import is_settled
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, LIVE, MachineView, Observed
 from carmel.controllers.virtualmachine.restarts import Start, StartLater, StayOff, decide_start, restart_pending
@@ -55,6 +56,7 @@ RESUMING_SECONDS = 1.0
 RESUME_AGAIN_SECONDS = 10.0
 """QEMU pauses a VM whose disk cannot be written (``werror=enospc``): it is tried again this often."""
 
+PAUSED = Ready(False, "Paused")
 STOPPING = Ready(False, "Stopping", "the guest was asked to power off")
 DELETING = Ready(False, "Deleting", "the VM is being deleted")
 
@@ -80,9 +82,20 @@ def make_plan(observed: Observed) -> Plan:
     ports = () if refused else _port_steps(observed)
     if machine is not None:
         plan = _running(observed, machine)
-        # Whatever stands against a port, it does not stand against power.
-        return plan if plan.steps else replace(plan, steps=ports)
+        # Whatever stands against a port or a NIC, it does not stand against power.
+        return plan if plan.steps else _with_nics(plan, observed, ports)
     return Plan(Ready(False, "Preparing"), ports) if ports else _resting(observed)
+
+
+def _with_nics(plan: Plan, observed: Observed, ports: tuple[Step, ...]) -> Plan:
+    """Ports and NICs of a VM that runs, or stands still as it is to."""
+    steps = ports
+    if not steps and (plan.ready.ok or plan.ready == PAUSED):
+        steps = nic_steps(observed)
+    again = [one.again for one in observed.nic_refusals.values() if one.again is not None]
+    if plan.look_again is not None:
+        again.append(plan.look_again)
+    return replace(plan, steps=steps, look_again=min(again, default=None))
 
 
 def default_policy(disk: Disk) -> DeletePolicy:
@@ -204,7 +217,7 @@ def _running(observed: Observed, machine: MachineView) -> Plan:
     if observed.place.astray:
         return Plan(Ready(True, "Running"), (Repin(),))
     if wanted is PowerState.PAUSED:
-        return Plan(Ready(False, "Paused"), (Pause(),) if machine.state is MachineState.RUNNING else ())
+        return Plan(PAUSED, (Pause(),) if machine.state is MachineState.RUNNING else ())
     if machine.state is MachineState.PAUSED:
         return _resume(observed, Ready(False, "Resuming"))
     return Plan(Ready(True, "Running"))

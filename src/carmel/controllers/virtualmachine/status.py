@@ -7,6 +7,7 @@ from typing import Any
 
 from carmel.controllers.placement.words import placed_sentence, refusal_sentence
 from carmel.controllers.runtime.conditions import Truth, condition, remove_condition, set_conditions
+from carmel.controllers.virtualmachine.livenics import restart_needed, unplugged
 from carmel.controllers.virtualmachine.observed import FINALIZER, MachineView, Observed
 from carmel.controllers.virtualmachine.steps import Ready
 from carmel.controllers.virtualmachine.waiting import refusals
@@ -29,7 +30,6 @@ _READ_AT_START = (
     "numa",
     "firmware",
     "disks",
-    "networks",
     "iommu",
     "cloud_init",
     "bios_uuid",
@@ -37,9 +37,7 @@ _READ_AT_START = (
 )
 """What of a spec QEMU is started with: a change counts from the next start on."""
 
-
-_SWITCHED = ("vlan", "trunk", "addresses", "source_guard", "limits", "mirror_to")
-"""What of a NIC its Port has: a change counts at once."""
+NICS_PLUGGED = "NICsPlugged"
 
 
 def write_status(vm: VirtualMachine, observed: Observed, ready: Ready) -> None:
@@ -62,6 +60,12 @@ def write_status(vm: VirtualMachine, observed: Observed, ready: Ready) -> None:
         set_conditions(status, [condition(RESTART_REQUIRED, "True", "SpecChanged", message)], observed.now)
     else:
         remove_condition(status, RESTART_REQUIRED)
+    waiting = unplugged(observed)
+    if waiting:
+        message = "; ".join(f"{nic}: {why}" for nic, why in waiting)
+        set_conditions(status, [condition(NICS_PLUGGED, "False", "Waiting", message)], observed.now)
+    else:
+        remove_condition(status, NICS_PLUGGED)
 
 
 def identities(vm: VirtualMachine) -> tuple[str, str]:
@@ -77,6 +81,8 @@ def changed_fields(observed: Observed) -> list[str]:
     was, wanted = _comparable(observed.launched.spec), _comparable(observed.vm.spec)
     changed = [name for name in _READ_AT_START if was[name] != wanted[name]]
     aliases = {name: field.alias or name for name, field in VirtualMachineSpec.model_fields.items()}
+    if restart_needed(observed):
+        changed.append("networks")
     near = ["spec.placement.near"] if _near(observed.launched.spec) != _near(observed.vm.spec) else []
     return [*(f"spec.{aliases[name]}" for name in changed), *near]
 
@@ -87,9 +93,8 @@ def _near(spec: VirtualMachineSpec) -> set[str]:
 
 def _comparable(spec: VirtualMachineSpec) -> dict[str, Any]:
     values = spec.model_dump(include=set(_READ_AT_START))
-    # What becomes of a disk later, and what the switch does with a NIC's frames, is none of QEMU's business.
+    # What becomes of a disk later is none of QEMU's business.
     values["disks"] = [{**disk, "delete_policy": None} for disk in values["disks"]]
-    values["networks"] = [{**nic, **dict.fromkeys(_SWITCHED)} for nic in values["networks"]]
     return values
 
 

@@ -42,6 +42,20 @@ class DropPort:
 
 
 @dataclass(frozen=True, slots=True)
+class PlugNic:
+    """Plug the NIC of this name into the running VM."""
+
+    nic: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnplugNic:
+    """Have the running guest let go of a NIC that the spec has no more."""
+
+    nic: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reserve:
     """Ask for a place on the host: it is the VM's from then on, or there is none. ``impossible`` is known before."""
 
@@ -117,6 +131,8 @@ Step = (
     | DetachVolume
     | SettlePort
     | DropPort
+    | PlugNic
+    | UnplugNic
     | Reserve
     | Launch
     | Repin

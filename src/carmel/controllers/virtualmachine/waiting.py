@@ -52,7 +52,7 @@ def _missing(observed: Observed) -> Iterator[Ready]:
     if observed.vm.spec.firmware.type is FirmwareType.DIRECT_KERNEL:
         yield from _kernel(observed)
     for nic in observed.nics:
-        found = _nic(nic, observed)
+        found = nic_waits_for(nic, observed)
         if found is not None:
             yield found
     for name in observed.missing_secrets:
@@ -85,7 +85,8 @@ def _disk(view: DiskView, observed: Observed) -> Ready | None:
     return None
 
 
-def _nic(view: NicView, observed: Observed) -> Ready | None:
+def nic_waits_for(view: NicView, observed: Observed) -> Ready | None:
+    """Its Network or its Port; ``None``: it can be plugged in."""
     network = view.network
     if network is None:
         return Ready(False, "WaitingForNetwork", f"there is no Network {view.nic.network_ref.name}: make it")

@@ -120,6 +120,31 @@ def test_a_suspended_vm_comes_back_to_its_network(site: Site) -> None:
         assert console.does(f"ping -c 2 -W 5 {OUTSIDE}")
 
 
+def test_a_nic_comes_and_goes_while_the_guest_runs(site: Site) -> None:
+    site.nat()
+    site.boot()
+    second = {"name": "eth1", "networkRef": {"name": "inner"}}
+    site.daemon.patch("vm", "w", {"spec": {"networks": [_nic(), second]}})
+    port = site.daemon.wait_for("port", "w-eth1", lambda port: dig(port, "status", "interface") is not None)
+    [planned] = port["spec"]["addresses"]
+    mac = port["spec"]["mac"]
+    with site.console() as console:
+        name = f"$(basename $(dirname $(grep -l {mac} /sys/class/net/*/address)))"
+        assert eventually(lambda: console.does(f"grep -l {mac} /sys/class/net/*/address"))
+        assert console.does(f"ip link set {name} up && udhcpc -i {name} -n -q -t 5 -T 1 -s /etc/udhcpc")
+        assert planned in console.run(f"ip -4 addr show dev {name}")
+        vm = site.daemon.get("vm", "w")
+        assert [one["name"] for one in vm["status"]["networks"]] == ["eth0", "eth1"]
+        assert condition(vm, "RestartRequired") == {}
+        # The daemon is killed, and the next one unplugs what it did not plug.
+        site.daemon.restart()
+        site.daemon.patch("vm", "w", {"spec": {"networks": [_nic()]}})
+        site.daemon.wait_gone("port", "w-eth1")
+        assert not console.does(f"grep -l {mac} /sys/class/net/*/address")
+        assert console.does(f"ping -c 1 -W 5 {GATEWAY}")
+    assert site.taps() == {site.port()["status"]["interface"]}
+
+
 def test_what_is_left_over_goes_and_nobody_elses_is_touched(site: Site) -> None:
     site.nat()
     site.host.ip("link add theirs0 type bridge")
