@@ -118,6 +118,7 @@ def down(session: Session, *, profile: str, name: str | None, full: bool, force:
     carmel lab down dual-socket
     """
     from carmel.cli.lab_profiles import FULL, LAB_LABEL, MICRO, find_profile
+    from carmel.cli.lab_storage import forget_storage
     from carmel.client.context_file import remove_context
 
     wanted = find_profile(profile, FULL if full else MICRO)
@@ -136,6 +137,8 @@ def down(session: Session, *, profile: str, name: str | None, full: bool, force:
     confirm(doomed, force=force)
     for _, vm in doomed:
         delete_one(session, kind, vm, seconds=timeout)
+    for nic in wanted.smart_nics:
+        forget_storage(session, nic, seconds=timeout)
     networks = session.client.discovery.find_kind(CARMEL_API, "Network")
     ours = {metadata(network, "name") for network in wanted.networks}
     for network in session.client.list(networks, session.select(networks, labels=f"{LAB_LABEL}={wanted.name}"))[

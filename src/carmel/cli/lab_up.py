@@ -11,6 +11,7 @@ from carmel.cli.lab_clock import Clock
 from carmel.cli.lab_join import join
 from carmel.cli.lab_make import Made, find, make
 from carmel.cli.lab_profiles import API, RELAY, Profile
+from carmel.cli.lab_storage import share_storage
 from carmel.cli.power import VM_KIND, plan_start
 from carmel.cli.progress import Progress
 from carmel.cli.session import Session
@@ -51,6 +52,8 @@ def bring_up(session: Session, profile: Profile, seconds: float, progress: Progr
                 join(session, host, profile, made.machine, clock, progress)
         with _client(made, profile, running[0]) as client:
             _await_answer(client, clock, progress)
+            if made.machine in profile.smart_nics:
+                share_storage(session, client, profile, made.machine)
     return running[0]
 
 

@@ -43,7 +43,7 @@ from carmel.storage.build.recipe import Recipe
 COMMAND_LINE = "console=ttyAMA0"
 _PROGRAMS = (
     "usr/bin/qemu-system-aarch64", "usr/bin/qemu-img", "usr/bin/qemu-storage-daemon", "usr/sbin/qemu-ga",
-    f"usr/bin/python{DEBIAN_PYTHON}", "usr/bin/prlimit", "usr/bin/flock", "sbin/mke2fs", "sbin/blkid",
+    f"usr/bin/python{DEBIAN_PYTHON}", "usr/bin/prlimit", "usr/bin/flock", "sbin/mke2fs", "sbin/e2fsck", "sbin/blkid",
     "usr/sbin/nft", "usr/sbin/dnsmasq",
 )  # fmt: skip
 # Carmel runs none of these; people do. Busybox' own ip can less.
