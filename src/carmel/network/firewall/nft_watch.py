@@ -68,8 +68,10 @@ class NftWatch:
 
     def _is_about_the_table(self, reply: Reply) -> bool:
         """In every kind of message the first kind of attribute is the table's name."""
+        if reply.body[0] != BRIDGE:
+            return False
         name = attributes(reply.body[4:]).get(1)
-        return reply.body[0] == BRIDGE and name is not None and words(name) == self._table
+        return name is not None and words(name) == self._table
 
 
 def _who(reply: Reply) -> str:
