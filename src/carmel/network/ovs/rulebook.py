@@ -85,10 +85,11 @@ def rulebook(ruleset: Ruleset, before: Rulebook) -> Rulebook:
     names = {chain: [part_name(chain, index) for index in range(len(some))] for chain, some in parts.items()}
     steps = numbered([*profiles, *(name for some in names.values() for name in some)], before.steps)
     sets = numbered(list(ruleset.sets), before.sets)
+    earlier = {(one.policy, one.direction): made for one, (_, made) in before.chains.items()}
     chains: dict[Chain, tuple[tuple[Part, ...], ChainFlows]] = {}
     flows: dict[Match, Does] = {}
     for chain, some in parts.items():
-        old = before.chains[chain][1] if chain in before.chains else None
+        old = earlier.get((chain.policy, chain.direction))
         made = chain_flows(chain, some, [steps[name] for name in names[chain]], sets, old)
         chains[chain] = some, made
         flows.update(made.flows)

@@ -8,7 +8,9 @@ the address is in it. A policy that names many sets is asked in parts, of as man
 
 from __future__ import annotations
 
+import itertools
 import socket
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +19,8 @@ from carmel.network.firewall.lookups import Key, Lookup, Shape
 from carmel.network.firewall.matches import Network
 from carmel.network.firewall.model import RuleRef
 from carmel.network.ovs.flows import Does, Flows, Match
+from carmel.network.ovs.numbers import numbered
+from carmel.network.ovs.places import places
 from carmel.network.ovs.tables import DECISION, MEMBER, MEMBERSHIPS, SET, STEP, Table, load, to
 from carmel.resources.firewallpolicy import Action, Direction
 
@@ -24,7 +28,7 @@ _MOST_SETS = 128
 """Bits of the four registers."""
 _MOST_LOOKUPS = 60_000
 """Of a part: each has a priority of its own, of which there are 65,536."""
-_FIRST_PRIORITY = 65_000
+_NOTHING: Iterator[tuple[Mapping[str, int], Mapping[str, int]]] = itertools.repeat(({}, {}))
 ALLOWED, DENIED = 1, 2
 _TYPES = {4: "dl_type=0x0800", 6: "dl_type=0x86dd"}
 _WITH_PORTS = (6, 17, 132)
@@ -69,53 +73,82 @@ def cookie_of(part: int, rule: RuleRef) -> int:
 @dataclass(frozen=True, slots=True)
 class ChainFlows:
     """What one ``Chain`` is in Open vSwitch. ``steps`` are the numbers of its parts, ``sets`` those of the sets that it
-    names: while they stay, so do the flows. ``rules`` says whose a cookie is."""
+    names: while they stay, so do the flows. ``orders``: the priorities of each part's lookups, by name, and ``bits``:
+    those of its sets. ``rules`` says whose a cookie is."""
 
+    chain: Chain
     steps: tuple[int, ...]
     sets: tuple[int, ...]
+    orders: tuple[Mapping[str, int], ...]
+    bits: tuple[Mapping[str, int], ...]
     flows: Flows
     rules: Mapping[int, RuleRef]
 
 
 def chain_flows(
-    chain: Chain, parts: Sequence[Part], steps: Sequence[int], sets: Mapping[str, int], before: ChainFlows | None = None
+    chain: Chain, parts: Sequence[Part], steps: Sequence[int], sets: Mapping[str, int], before: ChainFlows | None
 ) -> ChainFlows:
-    """``before`` if it is still that."""
+    """``before``, of an earlier chain of the same policy: what did not change keeps its flows, and with them their
+    counters."""
     named = tuple(sets[name] for part in parts for name in part.sets)
-    if before is not None and (before.steps, before.sets) == (tuple(steps), named):
+    if before is not None and before.chain is chain and (before.steps, before.sets) == (tuple(steps), named):
         return before
-    asks = Table.SETS_SOURCE if chain.direction is Direction.INGRESS else Table.SETS_TARGET
+    had = itertools.chain([] if before is None else zip(before.orders, before.bits, strict=True), _NOTHING)
+    orders, bits = [], []
     flows: dict[Match, Does] = {}
-    for index, part in enumerate(parts):
-        actions: list[str] = []
-        for bit, name in enumerate(part.sets):
-            register, at = MEMBERSHIPS + bit // 32, bit % 32
-            actions += [load(SET, sets[name]), load(MEMBER, 0), to(asks)]
-            actions.append(f"move:NXM_NX_{MEMBER.upper()}[0]->NXM_NX_REG{register}[{at}]")
+    for index, (part, (order, bit)) in enumerate(zip(parts, had, strict=False)):
+        orders.append(places(_names(part.lookups), order))
+        bits.append(numbered(part.sets, bit))
+        actions = list(_memberships(part, chain.direction, sets, bits[-1]))
         actions += [load(STEP, steps[index]), to(Table.RULES)]
         if index + 1 < len(parts):
             actions += [load(STEP, steps[index + 1]), to(Table.CHAIN)]
         flows[Match(Table.CHAIN, 1, f"{DECISION}=0,{STEP}={steps[index]}")] = Does(",".join(actions))
-        flows.update(_rules(part, steps[index], steps[0], chain.direction))
+        flows.update(_rules(part, steps[index], steps[0], chain.direction, orders[-1], bits[-1]))
     outcomes = {outcome.rule for lookup in chain.lookups for outcome in lookup.entries.values()}
-    return ChainFlows(tuple(steps), named, flows, {cookie_of(steps[0], rule): rule for rule in outcomes})
+    rules = {cookie_of(steps[0], rule): rule for rule in outcomes}
+    return ChainFlows(chain, tuple(steps), named, tuple(orders), tuple(bits), flows, rules)
 
 
-def _rules(part: Part, step: int, first: int, direction: Direction) -> Iterator[tuple[Match, Does]]:
-    bits = {name: bit for bit, name in enumerate(part.sets)}
+def _names(lookups: Iterable[Lookup]) -> list[str]:
+    """The same for the same lookup while the policy's text changes elsewhere: its shape, and the how many-th it is."""
+    seen: Counter[Shape] = Counter()
+    names = []
+    for lookup in lookups:
+        names.append(f"{lookup.shape}/{seen[lookup.shape]}")
+        seen[lookup.shape] += 1
+    return names
+
+
+def _memberships(part: Part, direction: Direction, sets: Mapping[str, int], bits: Mapping[str, int]) -> Iterator[str]:
+    """Ask each set of the part, and keep the answer in its bit."""
+    asks = Table.SETS_SOURCE if direction is Direction.INGRESS else Table.SETS_TARGET
+    for name in part.sets:
+        register, at = _register(bits[name])
+        yield from (load(SET, sets[name]), load(MEMBER, 0), to(asks))
+        yield f"move:NXM_NX_{MEMBER.upper()}[0]->NXM_NX_{register.upper()}[{at}]"
+
+
+def _register(bit: int) -> tuple[str, int]:
+    """``bit`` counts from 1."""
+    return f"reg{MEMBERSHIPS + (bit - 1) // 32}", (bit - 1) % 32
+
+
+def _rules(
+    part: Part, step: int, first: int, direction: Direction, order: Mapping[str, int], bits: Mapping[str, int]
+) -> Iterator[tuple[Match, Does]]:
     base = f"{DECISION}=0,{STEP}={step}"
     decided = {Action.ALLOW: load(DECISION, ALLOWED), Action.DENY: load(DECISION, DENIED)}
     peer = "src" if direction is Direction.INGRESS else "dst"
-    for place, lookup in enumerate(part.lookups):
-        priority = _FIRST_PRIORITY - place
+    for name, lookup in zip(_names(part.lookups), part.lookups, strict=True):
         guard = base
         if lookup.shape.members is not None:
-            bit = bits[lookup.shape.members]
-            guard += f",reg{MEMBERSHIPS + bit // 32}=0x{1 << bit % 32:x}/0x{1 << bit % 32:x}"
+            register, at = _register(bits[lookup.shape.members])
+            guard += f",{register}=0x{1 << at:x}/0x{1 << at:x}"
         for key, outcome in lookup.entries.items():
             does = Does(decided[outcome.action], cookie_of(first, outcome.rule))
             for fields in _fields(lookup.shape, key, peer):
-                yield Match(Table.RULES, priority, guard + fields), does
+                yield Match(Table.RULES, order[name], guard + fields), does
 
 
 def _fields(shape: Shape, key: Key, peer: str) -> Iterator[str]:

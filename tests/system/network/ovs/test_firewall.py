@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from carmel.network.firewall import Connection, Ruleset
+from carmel.network.firewall import Connection, RuleRef, Ruleset, assemble, compile_policy
 from carmel.network.ovs.firewall import OvsFirewall
-from carmel.resources.firewallpolicy import Direction
+from carmel.resources.firewallpolicy import Direction, FirewallPolicySpec
 from tests.fakes import firewall_contract
-from tests.fakes.firewall_contract import CONTRACT, PEER, PORT, Subject, comes, rules
+from tests.fakes.firewall_contract import CONTRACT, PEER, POLICY, PORT, Subject, comes, rules
 from tests.system.network.firewall.test_decisions import _VM, _allowed
 from tests.system.network.firewall.wire import first_packet
 from tests.system.network.ovs import server
@@ -58,6 +58,16 @@ async def real(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("clause", CONTRACT)
 async def test_contract(real: Real, clause: Callable[[Subject], Awaitable[None]]) -> None:
     await clause(real)
+
+
+async def test_counters_stay_when_another_rule_comes_first(real: Real) -> None:
+    await real.firewall.load(rules(80))
+    assert comes(real, 80)
+    [(_, counted)] = (await real.firewall.counters()).items()
+    first = {"action": "Deny", "peers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}
+    spec = FirewallPolicySpec.model_validate({"ingress": [first, {"ports": [{"port": 80}]}]})
+    await real.firewall.load(assemble([compile_policy(POLICY, spec)], [firewall_contract.PORT], {}))
+    assert await real.firewall.counters() == {RuleRef(POLICY, Direction.INGRESS, 1, None): counted}
 
 
 async def test_what_an_earlier_daemon_loaded_stays_and_the_next_load_takes_over(real: Real) -> None:

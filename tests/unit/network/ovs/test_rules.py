@@ -66,6 +66,18 @@ def test_a_rule_at_the_end_changes_nothing_of_those_before_it() -> None:
     assert before.rules.keys() <= after.rules.keys()
 
 
+def test_a_rule_before_the_others_takes_no_flow_away() -> None:
+    rules: list[dict[str, object]] = [
+        {"peers": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
+        {"peers": [{"vmSelector": {"matchLabels": {"app": "a"}}}]},
+        {"ports": [{"port": 80}]},
+    ]
+    before = rulebook(_ruleset(rules), Rulebook())
+    first: dict[str, object] = {"action": "Deny", "peers": [{"vmSelector": {"matchLabels": {"app": "b"}}}]}
+    lines = list(change(before.flows, rulebook(_ruleset([first, *rules]), before).flows))
+    assert not [line for line in lines if line.startswith("delete")]
+
+
 def test_what_did_not_change_is_the_same_object() -> None:
     ruleset = _ruleset([{"ports": [{"port": 80}]}])
     before = rulebook(ruleset, Rulebook())
