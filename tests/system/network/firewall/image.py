@@ -53,19 +53,22 @@ def _recipe() -> Recipe:
 
 
 async def firewall_bundle() -> KernelBundle:
+    return await built_once(_recipe())
+
+
+async def built_once(recipe: Recipe) -> KernelBundle:
     """The guest, built once per user and version of its packages. Its files are shared: only read them."""
     environment = {key: value for key, value in os.environ.items() if key != "CARMEL_CACHE_DIR"}
     folder = Paths.from_environment(environment).build_cache / "tests"
     work = folder / "work"
     work.mkdir(parents=True, exist_ok=True)
-    recipe = _recipe()
     context = BuildContext(SystemRunner(), folder / "cache", work, lambda _percent, _message: None)
     async with locked(folder / "lock"):
-        place = folder / f"firewall-{await recipe.cache_key(context)}"
+        place = folder / f"{recipe.name}-{await recipe.cache_key(context)}"
         finished = KernelBundle(place / "kernel", place / "initrd", COMMAND_LINE)
         if finished.kernel.exists() and finished.initrd.exists():
             return finished
-        for old in folder.glob("firewall-*"):
+        for old in folder.glob(f"{recipe.name}-*"):
             if old == place or time.time() - old.stat().st_mtime > _WEEK_SECONDS:
                 await in_thread(shutil.rmtree, old)
         place.mkdir()
