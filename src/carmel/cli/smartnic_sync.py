@@ -17,6 +17,7 @@ from carmel.client.contexts import choose_context
 from carmel.client.endpoint import Context, Endpoint, HttpsEndpoint
 from carmel.client.objects import JsonObject, dig, metadata
 from carmel.errors import NotFound, Refused
+from carmel.smartnic.credentials import split_address
 from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS, SMART_NICS
 from carmel.smartnic.mirror import ORDER, Change, Difference, HostObjects, Verb, compare, wanted_on
 from carmel.smartnic.syncing import make
@@ -69,7 +70,8 @@ def read_host(client: Client) -> HostObjects:
 
 # -- the way to the NIC -----------------------------------------------------------------------------------------------
 def administrator_context(session: Session, smart_nic: JsonObject, wanted: str | None) -> Context:
-    """A context with credentials of the NIC's administrator, through the relay of its host.
+    """A context with credentials of the NIC's administrator, through the relay of its host. One that leads elsewhere
+    than to the NIC's end of the internal link is a way to the NIC already (a forwarded port), and is taken as it is.
 
     Raises ``Refused`` (``NoRelay``, ``NotANIC``), ``NotFound`` (``ContextNotFound``).
     """
@@ -84,6 +86,9 @@ def administrator_context(session: Session, smart_nic: JsonObject, wanted: str |
         raise
     if not isinstance(context.endpoint, HttpsEndpoint):
         raise Refused(f"context {context.name} is this machine's own daemon, not the NIC", code="NotANIC")
+    address = dig(smart_nic, "spec", "address")
+    if address and (context.endpoint.host, context.endpoint.port) != split_address(address):
+        return context
     relay = dig(smart_nic, "status", "relay")
     if not isinstance(relay, str):
         raise Refused(

@@ -64,7 +64,7 @@ def carmel(home: Path, host: World, nic: NicThread, lone: Carmel, monkeypatch: p
     put(host, SMART_NIC, {"metadata": {"name": "dpu"}, "spec": {"address": "192.168.100.2:17443"}}, status)
     ca = (nic.nic.paths.pki / "ca.crt").read_text()
     # The relay leads there; the certificate is checked against the name in the context.
-    save_context("dpu", HttpsEndpoint("127.0.0.1", 9, ca=ca, token=TOKEN))
+    save_context("dpu", HttpsEndpoint("192.168.100.2", 17443, ca=ca, token=TOKEN, server_name="127.0.0.1"))
     return lone
 
 
@@ -119,9 +119,15 @@ def test_without_credentials_it_says_where_they_come_from(carmel: Carmel) -> Non
     assert "not the NIC" in itself.err
 
 
+def test_a_context_that_leads_elsewhere_is_a_way_of_its_own(carmel: Carmel) -> None:
+    save_context("nowhere", HttpsEndpoint("127.0.0.1", 9, token=TOKEN))
+    outcome = carmel("smartnic", "sync", "dpu", "--dry-run", "--nic-context", "nowhere")
+    assert "https://127.0.0.1:9 cannot be reached" in outcome.err
+
+
 def test_a_token_that_is_none_is_refused_by_the_nic(carmel: Carmel, nic: NicThread) -> None:
     ca = (nic.nic.paths.pki / "ca.crt").read_text()
-    save_context("wrong", HttpsEndpoint("127.0.0.1", 9, ca=ca, token="x" * 43))
+    save_context("wrong", HttpsEndpoint("192.168.100.2", 17443, ca=ca, token="x" * 43, server_name="127.0.0.1"))
     outcome = carmel("smartnic", "sync", "dpu", "--yes", "--nic-context", "wrong")
     assert outcome.status == 5
     assert "Unauthorized" in outcome.err
