@@ -24,6 +24,7 @@ from carmel.apiserver.identity import Authenticator, HostCertificates
 from carmel.apiserver.pki import authority, client
 from carmel.apiserver.server import Server, ServerConfig
 from carmel.client.endpoint import HttpsEndpoint
+from carmel.daemon.cputime import read_cpu_time
 from carmel.paths import Paths
 from carmel.resources.base import JsonObject
 from carmel.resources.port import PORT
@@ -77,6 +78,7 @@ class FakeNic:
                 not_here={VIRTUAL_MACHINE: "a SmartNIC runs no VMs"},
             )
         )
+        app.metrics.register_waited_for(lambda: asyncio.to_thread(read_cpu_time))
         self._server = Server(app, self.paths, SystemRunner(), ServerConfig(client_certificates=True))
         await self._server.start()
         self.port = self._server.https_port

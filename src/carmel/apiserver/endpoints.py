@@ -77,7 +77,8 @@ class Endpoints:
             return _json(version())
         if path == "/metrics":
             only = HOST_METRICS if HOSTS in user.groups else None
-            return Response(self.metrics.render(await self._gauges(), only=only), media_type=METRICS_TYPE)
+            looked = [*await self._gauges(), *await self.metrics.waited_for()]
+            return Response(self.metrics.render(looked, only=only), media_type=METRICS_TYPE)
         return _json({"paths": _paths()}) if path == "/" else None
 
     def _health(self, path: str, request: Request) -> Response:

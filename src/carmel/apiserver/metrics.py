@@ -5,13 +5,14 @@ prometheus_client would cost 14 MB of memory; what is needed of it is a counter,
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import resource
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,11 +59,21 @@ class Metrics:
         self._requests: dict[Labels, int] = {}
         self._durations: dict[Labels, _Histogram] = {}
         self._sources: list[Callable[[], Iterable[Family]]] = []
+        self._waited_for: list[Callable[[], Awaitable[Iterable[Family]]]] = []
         self._started = time.time()
 
     def register(self, source: Callable[[], Iterable[Family]]) -> None:
         """Ask ``source`` at every scrape. It must answer from memory."""
         self._sources.append(source)
+
+    def register_waited_for(self, source: Callable[[], Awaitable[Iterable[Family]]]) -> None:
+        """The same of one that has to look first: off the event loop, and not for long."""
+        self._waited_for.append(source)
+
+    async def waited_for(self) -> list[Family]:
+        """What those sources say now."""
+        found = await asyncio.gather(*(source() for source in self._waited_for))
+        return [family for families in found for family in families]
 
     def observe(self, verb: str, resource_name: str, code: int, seconds: float) -> None:
         """One request was answered. Long-lived ones (watch, console) count without their duration."""

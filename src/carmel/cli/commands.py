@@ -58,6 +58,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
                 "smartnic.smartnic",
                 "Show SmartNICs and who switches what, join one to its host, keep it in step.",
             ),
+            Entry("top", "top.top", "Show CPU time outside guests, by host and SmartNIC side by side."),
             Entry("plan", "plan.plan", "Show where VMs would go, on a machine you have or have not."),
             Entry("board", "board.board", "List the machines that Carmel knows, with their limits and sources."),
             Entry("lab", "lab.lab", "Make emulated Arm hosts that run Carmel, with KVM inside."),

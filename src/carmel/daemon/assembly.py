@@ -6,6 +6,7 @@ import asyncio
 import os
 import pwd
 
+from carmel.apiserver.metrics import Family
 from carmel.controllers.datastore import DatastoreController, Datastores
 from carmel.controllers.expiry import EventExpiry, add_task_expiry
 from carmel.controllers.garbage import add_garbage_collector
@@ -27,6 +28,7 @@ from carmel.controllers.volume import VolumeController
 from carmel.controllers.volume_export import Exports
 from carmel.daemon.disks import DatastoreDisks
 from carmel.daemon.hostnetworks import HostNetworking
+from carmel.daemon.measures import families
 from carmel.daemon.offload import Offload
 from carmel.daemon.platform import describe
 from carmel.daemon.seeds import CloudInitSeeds
@@ -130,6 +132,10 @@ class Controllers:
 
     def _endpoints_changed(self) -> None:
         self._host.look_again()
+
+    async def nic_families(self) -> list[Family]:
+        """What the SmartNICs measure of themselves."""
+        return families(await self._offload.nic_samples())
 
     def _look_at(self, uid: str) -> None:
         self._machines.look(uid)

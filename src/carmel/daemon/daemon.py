@@ -22,6 +22,7 @@ from carmel.controllers.placement import Surveyor
 from carmel.controllers.runtime import Runtime
 from carmel.daemon.assembly import Controllers
 from carmel.daemon.base import BaseDaemon
+from carmel.daemon.cputime import read_cpu_time
 from carmel.daemon.measures import families
 from carmel.daemon.platform import this_machine
 from carmel.daemon.streams import DaemonStreams
@@ -80,6 +81,8 @@ class Daemon(BaseDaemon):
             )
         )
         app.metrics.register(lambda: families(runtime.metrics()))
+        app.metrics.register_waited_for(lambda: asyncio.to_thread(read_cpu_time))
+        app.metrics.register_waited_for(controllers.nic_families)
         return app
 
     async def _settle(self, hypervisor: QemuHypervisor, machines: Iterable[Machine]) -> None:

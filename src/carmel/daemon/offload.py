@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from carmel.controllers.offload import Claims, FunctionDisks, FunctionNics, Links, Relays, SmartNICController
 from carmel.controllers.offload.mirroring import Mirroring
 from carmel.controllers.offload.nearness import Nearness
+from carmel.controllers.offload.nicmetrics import nic_samples
 from carmel.controllers.offload.reflecting import Reflecting
 from carmel.controllers.placement.ledger import Ledger
-from carmel.controllers.runtime import Runtime
+from carmel.controllers.runtime import Runtime, Sample
 from carmel.resources.host import HostEndpoint
 from carmel.run import Runner
 from carmel.smartnic.hostside import read_host_side
@@ -60,6 +61,10 @@ class Offload:
     def host_changed(self) -> None:
         """PCI functions came, went or changed their drivers."""
         self._controller.host_changed()
+
+    async def nic_samples(self) -> list[Sample]:
+        """What the NICs measure of themselves."""
+        return await nic_samples(self._links)
 
     def _distances(self, uid: str) -> Mapping[int, int]:
         """From the nearest of the VM's NUMA nodes to each of the host's."""

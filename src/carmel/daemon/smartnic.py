@@ -17,7 +17,8 @@ from carmel.apiserver.identity import Authenticator, HostCertificates
 from carmel.controllers.nic.facts import read_nic_facts
 from carmel.controllers.runtime import EventKind, Key, Runtime
 from carmel.daemon.base import BaseDaemon
-from carmel.daemon.measures import families, node_cpu
+from carmel.daemon.cputime import read_cpu_time
+from carmel.daemon.measures import families
 from carmel.daemon.nicassembly import NicControllers
 from carmel.daemon.nicstorage import NicStorage
 from carmel.daemon.nostreams import NoStreams
@@ -80,6 +81,7 @@ class SmartNicDaemon(BaseDaemon):
                 not_here=NOT_HERE,
             )
         )
-        app.metrics.register(lambda: [*families(runtime.metrics()), node_cpu()])
+        app.metrics.register(lambda: families(runtime.metrics()))
+        app.metrics.register_waited_for(lambda: asyncio.to_thread(read_cpu_time))
         app.metrics.register(lambda: families(controllers.switching.metrics()))
         return app
