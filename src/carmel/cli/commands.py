@@ -53,6 +53,7 @@ SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
         (
             Entry("image", "image.image", "Pull, build, import, list and delete images."),
             Entry("host", "host.host", "Draw the host with its VMs, show what it has left, rebalance it."),
+            Entry("network", "network.network", "List networks, and keep an uplink that was taken over."),
             Entry(
                 "smartnic",
                 "smartnic.smartnic",

@@ -38,6 +38,10 @@ def complete_hosts(ctx: click.Context, _param: click.Parameter, incomplete: str)
     return _starting(_names(ctx, "hosts"), incomplete)
 
 
+def complete_networks(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    return _starting(_names(ctx, "networks"), incomplete)
+
+
 def complete_devices(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """The NVMe drives and NICs of the hosts, and the PCI devices once an address is begun: there are many."""
     return _starting(_device_names(ctx, addresses=":" in incomplete), incomplete)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from carmel.cli.apply import print_results
-from carmel.cli.complete import complete_devices, complete_images, complete_page_sizes
+from carmel.cli.complete import complete_devices, complete_images, complete_networks, complete_page_sizes
 from carmel.cli.images import await_image, find_image, image_kind, make_image, source_for, taken_back_on_failure
 from carmel.cli.keys import public_key
 from carmel.cli.options import DiskType, ImageNameType, LabelType, PublishType, SizeType, UserDataType, options
@@ -58,7 +58,12 @@ from carmel.errors import AlreadyExists, NotFound, Refused
         "that exists; keep=yes lets it stay when the VM is deleted.",
     ),
     click.option(
-        "--network", default="default", show_default=True, metavar="NAME", help="Plug into this network, or none."
+        "--network",
+        default="default",
+        show_default=True,
+        metavar="NAME",
+        help="Plug into this network, or none.",
+        shell_complete=complete_networks,
     ),
     click.option(
         "-p",
@@ -147,7 +152,7 @@ def _run(
     """All that can be wrong with the wishes is found before anything is made; what failed on the way is taken back."""
     key = public_key(ssh_key) if ssh_key else None
     places = _Places.find(session)
-    _check(session, places, wanted)
+    wanted = _checked(session, places, wanted)
     image = find_image(session, image_name)
     made_image = False
     if image is None:
@@ -188,8 +193,9 @@ class _Places:
         session.client.create(self.vm, session.namespace, manifest, dry_run=True)
 
 
-def _check(session: Session, places: _Places, wanted: VmOptions) -> None:
-    """Raises ``AlreadyExists`` if the name is taken, ``NotFound`` if the network is not there."""
+def _checked(session: Session, places: _Places, wanted: VmOptions) -> VmOptions:
+    """With what its network can do. Raises ``AlreadyExists`` if the name is taken, ``NotFound`` if the network is not
+    there, a usage error for ports that it cannot publish."""
     with contextlib.suppress(NotFound):
         session.client.get(places.vm, session.namespace, wanted.name)
         raise AlreadyExists(
@@ -197,8 +203,10 @@ def _check(session: Session, places: _Places, wanted: VmOptions) -> None:
             hint=f"take another --name, or `carmel start {wanted.name}`",
             field="metadata.name",
         )
-    if wanted.network is not None:
-        session.client.get(places.network, None, wanted.network)
+    if wanted.network is None:
+        return wanted
+    provider = dig(session.client.get(places.network, None, wanted.network), "spec", "provider") or "user"
+    return wanted.on(str(provider))
 
 
 def _make_secret(session: Session, places: _Places, wanted: VmOptions) -> JsonObject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import click
@@ -38,6 +38,17 @@ class VmOptions:
     ssh_user: str | None
     nonce: str | None
     labels: dict[str, str]
+    reached_by_forwards: bool = True
+    """The network's VMs have no addresses of their own that others reach: ports of the host lead to them."""
+
+    def on(self, provider: str) -> Self:
+        """On a network of this provider. Raises a usage error for ports that it cannot publish."""
+        if provider != "user" and self.forwards:
+            raise click.UsageError(
+                f"--publish needs a network of provider user, and {self.network} has provider {provider}: "
+                "its VMs have addresses of their own"
+            )
+        return replace(self, reached_by_forwards=provider == "user")
 
     @classmethod
     def read(cls, *, network: str, labels: tuple[str, ...], nonce: str | None, **rest: Any) -> Self:
@@ -81,7 +92,7 @@ def vm_manifest(wanted: VmOptions, image: str, *, direct_kernel: bool, key: str 
     if disks:
         spec["disks"] = disks
     if wanted.network is not None:
-        spec["networks"] = [_network(wanted, ssh=key is not None)]
+        spec["networks"] = [_network(wanted, ssh=key is not None and wanted.reached_by_forwards)]
     cloud_init = _cloud_init(wanted, key)
     if cloud_init:
         spec["cloudInit"] = cloud_init

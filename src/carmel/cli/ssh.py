@@ -1,4 +1,4 @@
-"""``carmel ssh``: ssh to the port of the host that leads to the VM's port 22."""
+"""``carmel ssh``: ssh to the port of the host that leads to the VM's port 22, or to the VM's own address."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from carmel.cli.power import VM_KIND
 from carmel.cli.progress import Progress
 from carmel.cli.session import Session, with_session
 from carmel.cli.waiting import timeout_option
-from carmel.client.endpoint import HttpsEndpoint
+from carmel.client.discovery import CARMEL_API
+from carmel.client.endpoint import HttpsEndpoint, UnixEndpoint
 from carmel.client.objects import JsonObject, dig, metadata
 from carmel.errors import Refused, TimedOut
 
 USER_ANNOTATION = "carmel.dev/ssh-user"
 """Which user of the guest the key was given to; ``carmel run`` writes it."""
 _SSH_PORT = 22
+_REACHED = ("nat", "bridge")
 _GREETING = b"SSH-2.0-carmel\r\n"
 _GREETING_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
@@ -68,11 +70,26 @@ def _way_in(vm: JsonObject, session: Session) -> tuple[str, int]:
         for forward in nic.get("forwards") or []:
             if forward.get("guestPort") == _SSH_PORT and forward.get("protocol", "TCP") == "TCP":
                 return _reachable(str(forward.get("hostAddress")), session), int(forward["hostPort"])
+    address = _own_address(vm, session)
+    if address is not None:
+        return address, _SSH_PORT
     raise Refused(
         f"no port of the host leads to port 22 of {name!r}",
         code="NoSshForward",
         hint="add `forwards: [{guestPort: 22}]` to one of its networks; `carmel console` works without a network",
     )
+
+
+def _own_address(vm: JsonObject, session: Session) -> str | None:
+    """Of a NIC on a network where VMs have addresses that this host reaches, if this is the host."""
+    if not isinstance(session.client.context.endpoint, UnixEndpoint):
+        return None
+    kind = session.client.discovery.find_kind(CARMEL_API, "Network")
+    for nic in dig(vm, "status", "networks") or []:
+        addresses, network = nic.get("addresses") or [], nic.get("networkName")
+        if addresses and network and dig(session.client.get(kind, None, network), "spec", "provider") in _REACHED:
+            return str(addresses[0])
+    return None
 
 
 def await_server(host: str, port: int, name: str, seconds: float) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from carmel.resources.core import SECRET
 from carmel.resources.image import IMAGE
+from carmel.resources.network import NETWORK
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from tests.unit.cli.conftest import Carmel
 from tests.unit.client.world import World
@@ -127,3 +128,16 @@ def test_a_vm_without_a_name_is_called_after_its_image(carmel: Carmel, world: Wo
     for _ in range(3):
         assert carmel("run", "debian-13").status == 0
     assert set(names(world, VIRTUAL_MACHINE)) - before == {"debian-13", "debian-13-2", "debian-13-3"}
+
+
+def test_on_a_network_with_addresses_of_their_own_vms_need_no_forwards(carmel: Carmel, world: World) -> None:
+    spec = {"provider": "nat", "nat": {"subnet": "10.8.0.0/24"}}
+    world.do(lambda store: store.create(NETWORK, {"metadata": {"name": "inner"}, "spec": spec}))
+    outcome = carmel("run", "debian", "--name", "natted", "--network", "inner")
+    assert outcome.status == 0
+    vm = carmel("get", "vm", "natted", "-o", "json").json()
+    assert vm["spec"]["networks"] == [{"name": "net0", "networkRef": {"name": "inner"}}]
+    refused = carmel("run", "debian", "--name", "published", "--network", "inner", "-p", "8080:80")
+    assert refused.status == 2
+    assert "--publish needs a network of provider user" in refused.err
+    assert "published" not in names(world, VIRTUAL_MACHINE)

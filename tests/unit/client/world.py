@@ -1,8 +1,8 @@
 """A host in small: the real API and the real store on a Unix socket, and controllers that do as theirs do, at once.
 
 Images are downloaded in three steps, VMs get what their spec wants, consoles echo, hosts make the moves that they
-propose. An image whose source is named ``broken`` fails; a VM labelled ``stuck`` never becomes what it should be; one
-named ``stubborn`` cannot be moved.
+propose, networks are confirmed, but for one named ``late``. An image whose source is named ``broken`` fails; a VM
+labelled ``stuck`` never becomes what it should be; one named ``stubborn`` cannot be moved.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ class World:
             uvicorn.Config(as_me, uds=str(self.socket), lifespan="off", log_level="error", ws="websockets-sansio")
         )
         tasks = [asyncio.create_task(server.serve())]
-        tasks += [asyncio.create_task(one) for one in (_images(self.store), _machines(self.store), _hosts(self.store))]
+        works = (_images(self.store), _machines(self.store), _hosts(self.store), _networks(self.store))
+        tasks += [asyncio.create_task(one) for one in works]
         while not server.started:  # noqa: ASYNC110 - uvicorn tells by a flag alone
             await asyncio.sleep(0.005)
         self._ready.set()
@@ -272,6 +273,18 @@ async def _hosts(store: SqliteStore) -> None:
         await _status(store, HOST, None, name, {"rebalance": {"done": done, "answeredAt": requested}})
 
     await _each(store, HOST, work)
+
+
+async def _networks(store: SqliteStore) -> None:
+    async def work(network: JsonObject) -> None:
+        name, bridge = network["metadata"]["name"], network["spec"].get("bridge") or {}
+        taken = (network.get("status") or {}).get("takeover")
+        if not taken or taken["phase"] != "Waiting" or bridge.get("confirmedAt", "") <= taken["startedAt"]:
+            return
+        phase = "RolledBack" if name == "late" else "Confirmed"
+        await _status(store, NETWORK, None, name, {"takeover": {**taken, "phase": phase}})
+
+    await _each(store, NETWORK, work)
 
 
 async def _machines(store: SqliteStore) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 
+from carmel.controllers.network.fitting import SWITCHED, require_without
 from carmel.controllers.runtime import Resources, Runtime
 from carmel.controllers.virtualmachine.observed import HOST_LABEL
 from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
-from carmel.errors import Refused
 from carmel.hypervisor.config import NicConfig
 from carmel.network import cable, cabling
 from carmel.network.cable import End
@@ -22,8 +22,6 @@ from carmel.resources.virtualmachine import (
     NetworkInterfaceStatus,
     VirtualMachine,
 )
-
-_SWITCHED = ("forwards", "vlan", "trunk", "addresses", "limits", "mirror_to", "queues")
 
 
 class CableNics:
@@ -42,7 +40,12 @@ class CableNics:
 
     async def plan(self, vm: VmOfNics, wanted: Sequence[WantedNic]) -> Sequence[NicPlan]:
         for one in wanted:
-            _require_plain(one)
+            require_without(
+                one,
+                ("forwards", "queues", *SWITCHED),
+                "is a cable, which switches nothing",
+                "leave it out, or use a network of provider bridge",
+            )
         vms = await self._vms.list(None, self._here)
         others = [other for other in vms if other.metadata.uid != vm.uid]
         starting = vm.vm.model_copy(update={"spec": vm.spec})
@@ -85,15 +88,3 @@ def _end(vm: VirtualMachine, network: str) -> End | None:
 
 def _mac(uid: str, nic: NetworkInterface) -> str:
     return nic.mac or mac_address(uid, nic.name)
-
-
-def _require_plain(wanted: WantedNic) -> None:
-    for name in _SWITCHED:
-        if getattr(wanted.nic, name) is not None:
-            field = type(wanted.nic).model_fields[name].alias or name
-            raise Refused(
-                f"network {wanted.network.metadata.name} is a cable, which switches nothing: it has no {field}",
-                code="NotSupported",
-                field=f"spec.networks[{wanted.index}].{field}",
-                hint="leave it out, or use a network of provider bridge",
-            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+from carmel.controllers.network.fitting import require_without
 from carmel.controllers.network.hostnetworks import HostNetworks, is_hosted
 from carmel.controllers.network.plans import interface_of, network_plan, port_plan
 from carmel.controllers.runtime import Key, Runtime
@@ -42,6 +43,13 @@ class TapNics:
         return has_port(wanted.network) and wanted.data_plane is Switch.HOST
 
     async def plan(self, vm: VmOfNics, wanted: Sequence[WantedNic]) -> Sequence[NicPlan]:
+        for one in wanted:
+            require_without(
+                one,
+                ("forwards",),
+                "gives VMs addresses of their own",
+                "leave it out, or use a network of provider user",
+            )
         plane = await self._host.plane()
         await self._gate(vm.vm)
         plans: list[NicPlan] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 
+from carmel.controllers.network.fitting import SWITCHED, require_without
 from carmel.controllers.runtime import Clock
 from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
 from carmel.hypervisor.config import Helper, NicConfig
@@ -35,6 +36,13 @@ class UserNics:
         """Helpers are QEMU's and end with it; ports are free when nobody listens."""
 
     async def plan(self, vm: VmOfNics, wanted: Sequence[WantedNic]) -> Sequence[NicPlan]:
+        for one in wanted:
+            require_without(
+                one,
+                ("queues", *SWITCHED),
+                "is a private one for each NIC, by provider user",
+                "leave it out, or use a network of provider nat or bridge",
+            )
         backend = await self._backends.best()
         uid = vm.uid
         sockets = {one.index: vm.paths.network_socket(one.index) for one in wanted}

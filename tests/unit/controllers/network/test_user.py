@@ -17,6 +17,7 @@ from carmel.network.backends import Backend, Backends
 from carmel.paths import MachinePaths, Paths
 from carmel.resources.base import JsonObject, ObjectMeta
 from carmel.resources.network import NETWORK, Network
+from carmel.resources.port import PortLimits
 from carmel.resources.virtualmachine import Forward, NetworkInterface, VirtualMachine, VirtualMachineSpec
 from carmel.run import SystemRunner
 from carmel.store.protocol import Store
@@ -118,3 +119,14 @@ async def test_a_port_is_given_to_one_vm_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(CarmelError) as caught:
         await nics.plan(vm("two", paths), [wanted(Forward(guest_port=22, host_port=port))])
     assert caught.value.code == "PortInUse"
+
+
+async def test_what_a_user_network_cannot_do_is_refused(tmp_path: Path) -> None:
+    nics = UserNics(Backends(SystemRunner(), forced=Backend.SLIRP), SystemClock())
+    limited = WantedNic(
+        1, NetworkInterface(name="n", limits=PortLimits()), Network(metadata=ObjectMeta(name="default"))
+    )
+    with pytest.raises(CarmelError) as caught:
+        await nics.plan(vm("one", Paths(tmp_path, tmp_path, tmp_path).machine("x")), [limited])
+    assert (caught.value.code, caught.value.field) == ("NotSupported", "spec.networks[1].limits")
+    assert "it has no limits" in caught.value.message

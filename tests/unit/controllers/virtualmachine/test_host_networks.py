@@ -261,6 +261,16 @@ async def test_a_full_network_says_so(host: Host) -> None:
     assert len(addresses) == 5
 
 
+async def test_what_its_network_cannot_do_is_refused(host: Host) -> None:
+    await host.create(networks=[{**NIC, "forwards": [{"guestPort": 22}]}])
+    vm = await host.until(reason("NotSupported"))
+    assert message(vm) == (
+        "network inner gives VMs addresses of their own: it has no forwards. "
+        "Leave it out, or use a network of provider user."
+    )
+    assert plane(host).ports == {}
+
+
 async def test_without_its_firewall_a_selected_vm_is_not_started(host: Host) -> None:
     host.gate = Refused("this kernel cannot track connections", code="NoBridgeTracking")
     await host.create(networks=[NIC])
