@@ -28,6 +28,8 @@ from carmel.resources.virtualmachine import VIRTUAL_MACHINE, VirtualMachine
 READ = Key(None, "readings")
 """A pass that reads counters and addresses of all ports."""
 READ_SECONDS = 30.0
+_SOON_SECONDS, _EAGER_SECONDS = 3.0, 120.0
+"""While guests boot that were plugged in just now, their addresses are waited for."""
 _RIVALS, _WATCHERS, _NETWORK = "rivals", "watchers", "network"
 
 
@@ -43,6 +45,7 @@ class PortController:
         self._applied: dict[str, PortPlan] = {}
         self._readings: dict[Key, Readings] = {}
         self._reading = False
+        self._eager_until = 0.0
         self._informer = runtime.informer(PORT)
         self._informer.add_index(_RIVALS, lambda port: rival_keys(port["spec"]))
         self._informer.add_index(_WATCHERS, _mirrored)
@@ -78,7 +81,7 @@ class PortController:
         if attached and refusal is None:
             error = await self._apply(plan)
         if attached:
-            self._begin_reading()
+            self._begin_reading(fresh=port.status.interface is None)
         else:
             self._applied.pop(plan.interface, None)
             self._readings.pop(key, None)
@@ -158,7 +161,9 @@ class PortController:
             self._controller.enqueue(key)
 
     # -- counters and addresses -----------------------------------------------------------------------------------
-    def _begin_reading(self) -> None:
+    def _begin_reading(self, *, fresh: bool) -> None:
+        if fresh:
+            self._eager_until = self._runtime.clock.monotonic() + _EAGER_SECONDS
         if not self._reading:
             self._reading = True
             self._controller.enqueue_after(READ, 1.0)
@@ -178,7 +183,10 @@ class PortController:
                 self._readings[key] = told
                 self._controller.enqueue(key)
             await asyncio.sleep(0)
-        return READ_SECONDS
+        waited_for = self._runtime.clock.monotonic() < self._eager_until and any(
+            not addresses.get(interface) for interface in counts
+        )
+        return _SOON_SECONDS if waited_for else READ_SECONDS
 
     def _shown(self) -> Iterator[tuple[Key, str]]:
         for stored in self._informer:

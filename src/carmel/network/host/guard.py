@@ -16,6 +16,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from carmel.network.dataplane import PortPlan
+from carmel.network.host import learning
 from carmel.network.names import GUARD_TABLE
 
 LOADED = f"list chain bridge {GUARD_TABLE} prerouting; list map bridge {GUARD_TABLE} ports"
@@ -30,6 +31,8 @@ add map bridge {GUARD_TABLE} ports {{ type ifname : verdict; }}
 add chain bridge {GUARD_TABLE} prerouting {{ type filter hook prerouting priority -300; policy accept; }}
 add rule bridge {GUARD_TABLE} prerouting iifname vmap @ports
 """
+_LEARNS = "-l"
+"""How the names of chains end that note addresses."""
 _UNSPECIFIED = str(IPv4Address(0))
 _NOT_LINK_LOCAL_TARGET = "@th,64,10 != 0x3fa"
 """Of a neighbour advertisement (RFC 4861, 4.4), 8 bytes into ICMPv6: the first bits are not those of fe80::/10."""
@@ -46,18 +49,22 @@ def guard_script(ports: Sequence[PortPlan], loaded: Mapping[str, str] | None) ->
     for interface, chain in before.items():
         if interface not in wanted:
             lines += [_del_element(interface, chain), *_remove(chain), f"delete counter {_at(interface)}"]
+            lines += learning.remove(interface) if _learned(chain) else ()
     for interface, (chain, port) in wanted.items():
         old = before.get(interface)
         if old == chain:
             continue
         if old is None:
             lines.append(f"add counter {_at(interface)}")
+        if _learned(chain) and not (old is not None and _learned(old)):
+            lines += learning.make(interface)
         lines += [f"add chain {_at(chain)}", *(f"add rule {_at(chain)} {rule}" for rule in _rules(port))]
         if old is not None:
             lines.append(_del_element(interface, old))
         lines.append(f"add element {_at('ports')} {{ {interface} : jump {chain} }}")
         if old is not None:
             lines += _remove(old)
+            lines += learning.remove(interface) if _learned(old) and not _learned(chain) else ()
     if not lines and loaded is not None:
         return ""
     return (_HEADER if loaded is None else "") + "\n".join(lines) + "\n"
@@ -96,6 +103,7 @@ def _rules(port: PortPlan) -> Iterator[str]:
     yield f"meta protocol ip6 udp sport 547 {drop}"
     yield f"meta protocol ip6 icmpv6 type {{ 134, 137 }} {drop}"
     if not port.addresses:
+        yield from learning.rules(port)
         yield "meta protocol { arp, ip, ip6 } accept"
         yield drop
         return
@@ -112,7 +120,12 @@ def _rules(port: PortPlan) -> Iterator[str]:
 
 def _chain_name(port: PortPlan) -> str:
     digest = hashlib.sha256("\n".join(_rules(port)).encode()).hexdigest()[:12]
-    return f"{port.interface}-{digest}"
+    return f"{port.interface}-{digest}{_LEARNS if learning.learns(port) else ''}"
+
+
+def _learned(chain: str) -> bool:
+    """Whether it fills sets."""
+    return chain.endswith(_LEARNS)
 
 
 def _at(name: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from carmel.errors import CarmelError, NotFound, Refused
 from carmel.network.dataplane import Address, NetworkPlan, PortCount, PortHandles, PortPlan, Takeover
-from carmel.network.host import guard
+from carmel.network.host import guard, learning
 from carmel.network.host.check import check_network, check_port
 from carmel.network.host.dnsmasq import Dnsmasq, dhcp_plan
 from carmel.network.host.kernel import KernelState
@@ -140,11 +140,14 @@ class HostDataPlane:
     async def addresses(self) -> Mapping[str, Collection[Address]]:
         async with self._lock:
             found: dict[str, Collection[Address]] = {}
+            learners = [port for port in self._ports.values() if learning.learns(port)]
+            learned = learning.learned(await self._nft.items(learning.LEARNED)) if learners else {}
             for network in self._networks.values():
                 leases = await self._dnsmasq.leases(bridge_of(network)) if network.nat is not None else {}
                 for port in self._ports.values():
                     if port.network == network.name:
-                        found[port.interface] = {leases[port.mac]} if port.mac in leases else set(port.addresses)
+                        given = {leases[port.mac]} if port.mac in leases else set(port.addresses)
+                        found[port.interface] = given or learned.get(port.interface, set())
             return found
 
     async def confirm(self, network: str) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import struct
 from dataclasses import replace
 
 import pytest
 
 from carmel.errors import Refused
-from tests.system.network.host.lab import Lab, arp, ethernet, nat, port, udp
+from carmel.network.dataplane import PortPlan
+from carmel.network.host.guard import LOADED, guard_script, loaded_chains
+from carmel.network.host.learning import LEARNED, learned
+from carmel.network.host.netlink import Netlink
+from carmel.network.host.nft import Nft
+from carmel.run import SystemRunner
+from tests.system.network.host.lab import Lab, Tap, arp, ethernet, nat, port, udp
 
 _LAST = b"the last frame"
 _THEIRS = "52:54:00:99:99:99"
@@ -50,6 +57,47 @@ def _honest(mac: str, own: str) -> dict[str, bytes]:
         "neighbour": ethernet(mac, _advertisement(_OWN_IPV6, _OWN_IPV6, b"honest"), _TYPE_IPV6),
         "link-local neighbour": ethernet(mac, _advertisement("fe80::5", "fe80::5", b"honest"), _TYPE_IPV6),
     }
+
+
+async def test_addresses_that_nobody_gave_are_learned_from_what_passed_the_guard(lab: Lab) -> None:
+    """As on a network with an uplink, on a bridge that every kernel can make."""
+    stranger = PortPlan("stranger", "eth0", "lan", "52:54:00:00:00:07")
+    witness = replace(port("witness", nat()), source_guard=False)
+    nft = Nft(SystemRunner(), lab.host.path)
+    netlink = Netlink(lab.host.path)
+    await lab.host.ip("link add lan0 type bridge")
+    await lab.host.ip("link set lan0 up")
+    taps = []
+    for plan in (stranger, witness):
+        taps.append(Tap(plan, await netlink.open_tap(plan.interface, 1)))
+        await lab.host.ip(f"link set {plan.interface} master lan0 up")
+    await nft.load(guard_script([stranger, witness], None))
+    mac = stranger.mac
+    taps[0].send(ethernet(mac, arp(mac, "192.0.2.7"), _TYPE_ARP))
+    taps[0].send(ethernet(mac, arp(mac, "0.0.0.0"), _TYPE_ARP))
+    taps[0].send(ethernet(mac, arp(_THEIRS, "192.0.2.9"), _TYPE_ARP))
+    for source in (_OWN_IPV6, "fe80::5", "::"):
+        taps[0].send(ethernet(mac, _advertisement(source, _OWN_IPV6, b"", 135), _TYPE_IPV6))
+    # More than there is room for go through all the same.
+    for number in range(40):
+        taps[0].send(ethernet(mac, arp(mac, f"198.51.100.{number}"), _TYPE_ARP))
+    taps[0].send(ethernet(mac, arp(mac, "192.0.2.7", _LAST), _TYPE_ARP))
+    await taps[1].until(_LAST)
+    found = learned(await nft.items(LEARNED))
+    assert set(found) == {stranger.interface}
+    four = {str(one) for one in found[stranger.interface] if one.version == 4}
+    assert "192.0.2.7" in four
+    assert not four & {"0.0.0.0", "192.0.2.9"}
+    assert len(four) == 8
+    assert {str(one) for one in found[stranger.interface] if one.version == 6} == {_OWN_IPV6}
+    # With addresses of its own it learns no more.
+    given = replace(stranger, addresses=(ipaddress.ip_address("192.0.2.7"),))
+    await nft.load(guard_script([given, witness], loaded_chains(await nft.items(LOADED))))
+    assert learned(await nft.items(LEARNED)) == {}
+    for tap in taps:
+        os.close(tap.fd)
+    await netlink.aclose()
+    await lab.host.ip("link delete lan0")
 
 
 @pytest.mark.parametrize("later", [False, True])

@@ -8,6 +8,7 @@ from typing import Any
 
 from carmel.network.dataplane import PortPlan
 from carmel.network.host.guard import dropped_packets, guard_script, loaded_chains
+from carmel.network.host.learning import learned
 
 _ONE = PortPlan("vm-1", "eth0", "lan", "52:54:00:00:00:01", addresses=(IPv4Address("10.0.0.1"), IPv6Address("fd00::1")))
 _TWO = PortPlan("vm-2", "eth0", "lan", "52:54:00:00:00:02")
@@ -52,6 +53,39 @@ def test_a_port_that_goes_takes_all_of_it_along() -> None:
         f"delete chain bridge carmel-guard {_ONE.interface}-0",
         f"delete counter bridge carmel-guard {_ONE.interface}",
     ]
+
+
+def test_sets_come_and_go_with_the_chain_that_fills_them() -> None:
+    learning = replace(_ONE, addresses=())
+    made = guard_script([learning], None)
+    sets = [line.split()[4] for line in made.splitlines() if line.startswith("add set")]
+    assert sets == [f"{_ONE.interface}-4", f"{_ONE.interface}-6"]
+    loaded = {_ONE.interface: _chain(made, learning)}
+    assert guard_script([learning], loaded) == ""
+    # Another address book of the same port: the sets stay, and what is in them.
+    moved = guard_script([replace(learning, mac="52:54:00:00:00:09")], loaded)
+    assert " set bridge" not in moved
+    for script in (guard_script([_ONE], loaded), guard_script([], loaded)):
+        assert [line for line in script.splitlines() if line.startswith("delete set")] == [
+            f"delete set bridge carmel-guard {name}" for name in sets
+        ]
+    back = guard_script([learning], {_ONE.interface: _chain(guard_script([_ONE], None), _ONE)})
+    assert back.count("add set") == 2
+
+
+def test_what_was_learned_is_read() -> None:
+    elements = [{"elem": {"val": "10.0.0.7", "timeout": 3600, "expires": 3599}}]
+    items: list[dict[str, Any]] = [
+        {"set": {"name": f"{_TWO.interface}-4", "elem": elements}},
+        {"set": {"name": f"{_TWO.interface}-6", "elem": [{"elem": {"val": "fd00::7"}}]}},
+        {"set": {"name": f"{_ONE.interface}-4"}},
+        {"metainfo": {}},
+    ]
+    assert learned(items) == {
+        _TWO.interface: {IPv6Address("fd00::7")} | {IPv4Address("10.0.0.7")},
+        _ONE.interface: set(),
+    }
+    assert learned(None) == {}
 
 
 def test_a_table_that_somebody_emptied_is_made_anew() -> None:
