@@ -104,11 +104,13 @@ def _is_for(network: JsonObject, nic: str) -> bool:
 
 def _belongs(port: JsonObject, nic: str, networks: Mapping[str, JsonObject], *, alone: bool) -> bool:
     """Whether this NIC switches the port: the one that was chosen; before that the one that its network names, or the
-    only one."""
+    only one. What has a function of it stays there until that was pulled out, whoever is to switch it by then."""
     network = networks.get(str(dig(port, "spec", "networkRef", "name")))
+    chosen = dig(port, "status", "smartNIC")
+    if chosen == nic and dig(port, "status", "function") is not None:
+        return True
     if network is None or _goes(port):
         return False
-    chosen = dig(port, "status", "smartNIC")
     if chosen is not None:
         return bool(chosen == nic)
     return alone or dig(network, "spec", "smartNICRef", "name") == nic
@@ -146,6 +148,7 @@ def compare(wanted: Wanted, there: Mapping[ResourceType, Iterable[JsonObject]], 
     changes: list[Change] = []
     notes: list[str] = []
     removals: list[Change] = []
+    used = {("", str(dig(port, "spec", "networkRef", "name"))) for port in wanted.get(PORTS, ())}
     for kind in ORDER:
         if kind not in there:
             continue
@@ -156,7 +159,8 @@ def compare(wanted: Wanted, there: Mapping[ResourceType, Iterable[JsonObject]], 
                 notes.append(found)
             elif found is not None:
                 changes.append(found)
-        removals += _removals(kind, known.values(), host)
+        left = [one for key, one in known.items() if kind is not NETWORKS or key not in used]
+        removals += _removals(kind, left, host)
     return Difference((*changes, *reversed(removals)), tuple(notes))
 
 

@@ -131,6 +131,21 @@ def test_what_is_being_deleted_is_wanted_no_more() -> None:
     assert wanted_on("dpu", "server-1", host(ports=[going]))[PORTS] == []
 
 
+def test_what_is_plugged_in_stays_until_it_is_pulled_out() -> None:
+    there = on_nic(wanted_on("dpu", "server-1", host()))
+    web = port("web-eth0", chosen="dpu")
+    web["status"]["function"] = "pf0vf0"
+    # The network is the host's by now: port, policies and network are needed until the VM was given another NIC.
+    switched = host(networks=[network("lan", data_plane="Host")], ports=[web])
+    assert compare(wanted_on("dpu", "server-1", switched), there, "server-1").changes == ()
+    del web["status"]["function"]
+    assert [change.called for change in compare(wanted_on("dpu", "server-1", switched), there, "server-1").changes] == [
+        "Port default/web-eth0",
+        "FirewallPolicy default/allow",
+        "Network lan",
+    ]
+
+
 # -- what is missing --------------------------------------------------------------------------------------------------
 def test_ports_come_last_and_go_first() -> None:
     wanted = wanted_on("dpu", "server-1", host())

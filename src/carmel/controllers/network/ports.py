@@ -71,7 +71,8 @@ class PortController:
             return None
         network = await self._networks.find(Key(None, port.spec.network_ref.name))
         vm = await self._vms.find(Key(key.namespace, port.spec.vm_ref.name))
-        if network is None or not _is_hosts(port, network, vm):
+        if network is None or not _is_hosts(port, network, vm) or port.status.function is not None:
+            # Nobody's, or a SmartNIC's: until its function was pulled out, too.
             return None
         mirror = await self._mirror(port)
         plan = port_plan(port, mirror=mirror)

@@ -105,6 +105,7 @@ class TapNics:
                 network_name=network.metadata.name,
                 mac=plan.mac,
                 addresses=[str(one) for one in plan.addresses] or None,
+                data_plane=Switch.HOST,
             ),
         )
 

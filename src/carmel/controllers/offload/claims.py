@@ -139,6 +139,8 @@ def _usable(smart_nics: Iterable[SmartNIC]) -> Iterable[Function]:
 
 
 def _write(port: Port, claim: Claim) -> None:
+    if port.status.data_plane is not DataPlane.SMART_NIC:
+        port.status.interface = None
     port.status.data_plane = DataPlane.SMART_NIC
     port.status.smart_nic = claim.function.smart_nic
     port.status.function = claim.function.id

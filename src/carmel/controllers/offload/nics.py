@@ -133,6 +133,7 @@ class FunctionNics:
                 network_name=wanted.network.metadata.name,
                 mac=mac,
                 addresses=list(wanted.nic.addresses or ()) or None,
+                data_plane=DataPlane.SMART_NIC,
             ),
         )
 

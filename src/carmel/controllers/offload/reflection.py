@@ -73,6 +73,10 @@ def reflect_port(port: Port, seen: Reflected, now: datetime) -> None:
     """Which function it has is not written here: that is ``claims``' alone."""
     status, generation = port.status, port.metadata.generation
     status.observed_generation = generation
+    if status.data_plane is DataPlane.HOST and status.interface is not None:
+        # The host still has it plugged in: whether it could change over is all that there is to say.
+        set_conditions(status, [_accepted(port, seen)], now)
+        return
     status.data_plane = DataPlane.SMART_NIC
     plugged = seen.there is not None and dig(seen.there, "status", "function") is not None
     if plugged and status.function == dig(seen.there, "status", "function"):

@@ -121,7 +121,17 @@ class Actor:
             self._tell(vm, "NICNotPlugged" if plugs else "NICNotUnplugged", error_message(error), EventKind.WARNING)
             return
         self.observer.nics_changed(machine)
-        self._tell(vm, "NICPlugged" if plugs else "NICUnplugged", f"NIC {step.nic}")
+        said = await self._plugged(vm, step.nic) if plugs else f"NIC {step.nic}"
+        self._tell(vm, "NICPlugged" if plugs else "NICUnplugged", said)
+
+    async def _plugged(self, vm: VirtualMachine, nic: str) -> str:
+        """With its MAC address, if the guest has known it by another."""
+        launched = await self.launched.get(vm.metadata.uid or "")
+        now = next((one.mac for one in (launched.networks if launched is not None else ()) if one.name == nic), None)
+        before = next((one.mac for one in vm.status.networks or () if one.name == nic), None)
+        if now is None or before is None or now == before:
+            return f"NIC {nic}"
+        return f"NIC {nic}, whose MAC address is {now} now: it was {before}"
 
     async def _drive(self, step: Step, vm: VirtualMachine) -> None:
         """Steps that a running machine takes. One that ended meanwhile is the next look's business."""

@@ -25,7 +25,7 @@ TRY_AGAIN_SECONDS = 60.0
 """After the guest did not let go of a NIC, or a NIC could not be plugged for a reason that may pass."""
 
 
-_SWITCHED = ("vlan", "trunk", "addresses", "source_guard", "limits", "mirror_to")
+_SWITCHED = ("vlan", "trunk", "addresses", "source_guard", "limits", "mirror_to", "data_plane")
 
 
 def nic_steps(observed: Observed) -> tuple[Step, ...]:
@@ -44,9 +44,24 @@ def _steps(observed: Observed) -> Iterator[Step]:
             if name not in observed.nic_refusals:
                 yield UnplugNic(name)
     for view in observed.nics:
-        absent = view.nic.name not in machine.nics
-        if absent and view.nic.name not in observed.nic_refusals and nic_waits_for(view, observed) is None:
-            yield PlugNic(view.nic.name)
+        name = view.nic.name
+        if name in observed.nic_refusals or nic_waits_for(view, observed) is not None:
+            continue
+        if name not in machine.nics:
+            yield PlugNic(name)
+        elif machine.state is MachineState.RUNNING and changes_switch(view, observed):
+            # It comes again at once, from whoever switches it from now on.
+            yield UnplugNic(name)
+
+
+def changes_switch(view: NicView, observed: Observed) -> bool:
+    """Whether the NIC, which is plugged in, is to be switched by another: the host instead of a SmartNIC, or the
+    reverse."""
+    launched, network = observed.launched, view.network
+    if launched is None or network is None:
+        return False
+    now = next((one.data_plane for one in launched.networks if one.name == view.nic.name), None)
+    return now is not None and now is not (view.nic.data_plane or network.spec.data_plane)
 
 
 def unplugged(observed: Observed) -> list[tuple[str, str]]:
@@ -56,7 +71,8 @@ def unplugged(observed: Observed) -> list[tuple[str, str]]:
         return []
     found = [(name, refusal.message) for name, refusal in observed.nic_refusals.items()]
     for view in observed.nics:
-        if view.nic.name not in machine.nics and view.nic.name not in observed.nic_refusals:
+        due = view.nic.name not in machine.nics or changes_switch(view, observed)
+        if due and view.nic.name not in observed.nic_refusals:
             missing = nic_waits_for(view, observed)
             found += [] if missing is None else [(view.nic.name, missing.message or missing.reason)]
     return found

@@ -14,6 +14,7 @@ from carmel.controllers.virtualmachine.waiting import refusals
 from carmel.hypervisor.machine import MachineState
 from carmel.placement.status import placement_status
 from carmel.resources.base import Condition
+from carmel.resources.port import DataPlane
 from carmel.resources.virtualmachine import (
     DiskStatus,
     NetworkInterfaceStatus,
@@ -196,11 +197,26 @@ def _guest_agent(observed: Observed) -> Condition:
     return condition("GuestAgentConnected", "True", "Connected")
 
 
+def _to_be_movable(observed: Observed) -> str:
+    """What to do about NICs that are functions of a SmartNIC: those swap while the VM runs."""
+    launched = observed.launched
+    nics = [one for one in launched.networks if one.data_plane is DataPlane.SMART_NIC] if launched is not None else []
+    if not nics:
+        return ""
+    names = ", ".join(one.name for one in nics)
+    networks = ", ".join(dict.fromkeys(one.network_name or "" for one in nics))
+    return (
+        f". NICs that are functions of a SmartNIC ({names}) are swapped for software ones, while the VM runs, when "
+        f"spec.dataPlane of their Network ({networks}) becomes Host"
+    )
+
+
 def _live_migratable(observed: Observed) -> Condition:
     machine = observed.live
     if machine is None or machine.migration_blockers is None:
         return condition("LiveMigratable", "Unknown", "NotRunning" if machine is None else "NotAsked")
     if machine.migration_blockers:
         said = "; ".join(machine.migration_blockers)
-        return condition("LiveMigratable", "False", "NonMigratableDevice", f"QEMU says: {said}")
+        hint = _to_be_movable(observed)
+        return condition("LiveMigratable", "False", "NonMigratableDevice", f"QEMU says: {said}{hint}")
     return condition("LiveMigratable", "True", "Migratable")

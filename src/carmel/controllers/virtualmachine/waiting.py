@@ -10,7 +10,8 @@ from carmel.controllers.virtualmachine.machineports import is_made_for
 from carmel.controllers.virtualmachine.observed import VM_UID_LABEL, DiskView, NicView, Observed, PortView
 from carmel.controllers.virtualmachine.steps import Ready
 from carmel.resources.image import ImagePhase, ImageType
-from carmel.resources.network import NetworkProvider
+from carmel.resources.network import Network, NetworkProvider
+from carmel.resources.port import DataPlane
 from carmel.resources.virtualmachine import FirmwareType
 from carmel.resources.volume import VolumePhase
 from carmel.units import human_bytes, parse_bytes
@@ -93,6 +94,9 @@ def nic_waits_for(view: NicView, observed: Observed) -> Ready | None:
     name = network.metadata.name
     if network.metadata.deletion_timestamp is not None:
         return Ready(False, "WaitingForNetwork", f"Network {name} is being deleted")
+    plane = _plane(view, network)
+    if plane is not None:
+        return plane
     # A user network needs nothing that could be missing: what realises it is looked for by the start itself.
     if network.spec.provider is not NetworkProvider.USER:
         ready = find_condition(network.status, "Ready")
@@ -101,6 +105,27 @@ def nic_waits_for(view: NicView, observed: Observed) -> Ready | None:
         if ready.status != "True":
             return Ready(False, "WaitingForNetwork", f"Network {name} is not ready: {ready.message or ready.reason}")
     return _port(view.port, observed) if view.port is not None else None
+
+
+def _plane(view: NicView, network: Network) -> Ready | None:
+    """Whether who is to switch the NIC can: the network's uplinks are either the host's or the SmartNIC's."""
+    wanted, has = view.nic.data_plane, network.spec.data_plane
+    name = network.metadata.name
+    if wanted is None or wanted is has:
+        return None
+    if wanted is DataPlane.SMART_NIC:
+        return Ready(
+            False,
+            "NotOffloaded",
+            f"Network {name} is switched by the host, and its uplinks are the host's: set its spec.dataPlane to "
+            "SmartNIC, or leave dataPlane out of the NIC",
+        )
+    return Ready(
+        False,
+        "SwitchedBySmartNIC",
+        f"Network {name} is switched by a SmartNIC, and this host has no port of its own on it: set its spec.dataPlane "
+        "to Host with uplinks of the host, or put the NIC on another network",
+    )
 
 
 def _port(view: PortView, observed: Observed) -> Ready | None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from carmel.resources.base import BY_NAME_SCHEMA, Model, Status, Time
+from carmel.resources.port import DataPlane
 from carmel.resources.virtualmachine.compute import CpuPolicy
 from carmel.resources.virtualmachine.devices import Protocol
 from carmel.resources.virtualmachine.spec import PowerState
@@ -52,6 +53,9 @@ class NetworkInterfaceStatus(Model):
     mac: str
     addresses: list[str] | None = None
     forwards: list[ForwardStatus] | None = None
+    data_plane: DataPlane | None = Field(
+        default=None, description="Who switches it now: the host, or a SmartNIC whose function it is."
+    )
 
 
 class DiskStatus(Model):

@@ -110,8 +110,11 @@ class Host:
         clock: FakeClock,
         hardware: Hardware = PLAIN,
         plane: FakeDataPlane | None = None,
+        functions: Callable[[Runtime], ports.NicSource] | None = None,
     ) -> None:
         self.plane = plane
+        self.functions = functions
+        """Makes the source of NICs that are functions of a SmartNIC."""
         self.gate: CarmelError | None = None
         """What the firewall says of the next VM whose ports are to be plugged."""
         self.store, self.world, self.clock = store, world, clock
@@ -139,7 +142,7 @@ class Host:
             Dependencies(
                 hypervisor=self.hypervisor,
                 disks=FakeDisks(),
-                nics=self.nics if self.plane is None else NicSources([self._taps(self.plane)]),
+                nics=self.nics if self.plane is None else NicSources(self._sources(self.plane)),
                 seeds=NoSeeds(),
                 paths=self.world.paths,
                 boot_id="boot",
@@ -148,6 +151,10 @@ class Host:
                 limits=lambda: HostLimits(512, 2**40),
             ),
         )
+
+    def _sources(self, plane: FakeDataPlane) -> list[ports.NicSource]:
+        functions = [self.functions(self.runtime)] if self.functions is not None else []
+        return [self._taps(plane), *functions]
 
     def _taps(self, plane: FakeDataPlane) -> TapNics:
         self.networks = host_networks(self.runtime, plane)
