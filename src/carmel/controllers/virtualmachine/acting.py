@@ -9,6 +9,7 @@ from carmel.controllers.placement import Places
 from carmel.controllers.runtime import EventKind, EventRecorder, Resources, condition, error_message, set_conditions
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
 from carmel.controllers.virtualmachine.launching import Launcher
+from carmel.controllers.virtualmachine.livedisks import LiveDisks
 from carmel.controllers.virtualmachine.livenics import LiveNics
 from carmel.controllers.virtualmachine.machineports import PortsOfMachines
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, Observed
@@ -24,6 +25,7 @@ from carmel.controllers.virtualmachine.steps import (
     Kill,
     Launch,
     Pause,
+    PlugDisk,
     PlugNic,
     PressButton,
     RecordEnd,
@@ -34,10 +36,12 @@ from carmel.controllers.virtualmachine.steps import (
     SettlePort,
     Step,
     Suspend,
+    UnplugDisk,
     UnplugNic,
 )
 from carmel.controllers.virtualmachine.volumes import VolumesOfMachines, volume_name
 from carmel.errors import CarmelError
+from carmel.hypervisor.devices import DeviceKind
 from carmel.hypervisor.files import remove
 from carmel.hypervisor.machine import Hypervisor, Machine, MachineState
 from carmel.paths import Paths
@@ -61,7 +65,8 @@ class Actor:
     ports: PortsOfMachines
     hypervisor: Hypervisor
     launcher: Launcher
-    live: LiveNics
+    live_nics: LiveNics
+    live_disks: LiveDisks
     launched: LaunchedSpecs
     observer: Observer
     places: Places
@@ -83,8 +88,8 @@ class Actor:
                 await self._detach(vm, name)
             case SettlePort() | DropPort():
                 await self._port(step, observed)
-            case PlugNic() | UnplugNic():
-                await self._live_nic(step, observed)
+            case PlugNic() | UnplugNic() | PlugDisk() | UnplugDisk():
+                await self._plug(step, observed)
             case RecordEnd(termination):
                 await self._record_end(vm, termination)
             case DropSavedState():
@@ -106,25 +111,42 @@ class Actor:
         if view is not None:
             await self.ports.settle(observed.vm, view)
 
-    async def _live_nic(self, step: PlugNic | UnplugNic, observed: Observed) -> None:
+    async def _plug(self, step: PlugNic | UnplugNic | PlugDisk | UnplugDisk, observed: Observed) -> None:
         """What stands against it is told and remembered: the VM runs, and is not to look as if it did not."""
         vm = observed.vm
         machine = self.hypervisor.machine(vm.metadata.uid or "")
         if machine is None:
             return
-        nic = next((one for one in vm.spec.networks if one.name == step.nic), None)
-        plugs = isinstance(step, PlugNic)
+        nic = isinstance(step, PlugNic | UnplugNic)
+        word, name = ("NIC", step.nic) if isinstance(step, PlugNic | UnplugNic) else ("Disk", step.disk)
+        done = "Plugged" if isinstance(step, PlugNic | PlugDisk) else "Unplugged"
         try:
-            await (self.live.plug(machine, observed, step.nic) if plugs else self.live.unplug(machine, step.nic))
+            await self._plug_or_unplug(step, machine, observed)
         except CarmelError as error:
-            self.observer.nic_refused(machine, step.nic, nic, error)
-            self._tell(vm, "NICNotPlugged" if plugs else "NICNotUnplugged", error_message(error), EventKind.WARNING)
+            wishes = vm.spec.networks if nic else vm.spec.disks
+            wish = next((one for one in wishes if one.name == name), None)
+            kind = DeviceKind.NIC if nic else DeviceKind.DISK
+            self.observer.plug_refused(machine, kind, name, wish, error)
+            self._tell(vm, f"{word}Not{done}", error_message(error), EventKind.WARNING)
             return
-        self.observer.nics_changed(machine)
-        said = await self._plugged(vm, step.nic) if plugs else f"NIC {step.nic}"
-        self._tell(vm, "NICPlugged" if plugs else "NICUnplugged", said)
+        self.observer.devices_changed(machine)
+        said = await self._nic_plugged(vm, name) if isinstance(step, PlugNic) else f"{word} {name}"
+        self._tell(vm, f"{word}{done}", said)
 
-    async def _plugged(self, vm: VirtualMachine, nic: str) -> str:
+    async def _plug_or_unplug(
+        self, step: PlugNic | UnplugNic | PlugDisk | UnplugDisk, machine: Machine, observed: Observed
+    ) -> None:
+        match step:
+            case PlugNic(name):
+                await self.live_nics.plug(machine, observed, name)
+            case UnplugNic(name):
+                await self.live_nics.unplug(machine, name)
+            case PlugDisk(name):
+                await self.live_disks.plug(machine, observed, name)
+            case UnplugDisk(name):
+                await self.live_disks.unplug(machine, name)
+
+    async def _nic_plugged(self, vm: VirtualMachine, nic: str) -> str:
         """With its MAC address, if the guest has known it by another."""
         launched = await self.launched.get(vm.metadata.uid or "")
         now = next((one.mac for one in (launched.networks if launched is not None else ()) if one.name == nic), None)

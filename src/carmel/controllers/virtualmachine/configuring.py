@@ -49,7 +49,7 @@ def machine_config(
         cpu=cpu_config(spec.cpu, placement),
         memory_bytes=parse_bytes(spec.memory.size),
         firmware=_firmware(spec, kernel),
-        disks=tuple(_disk(disk, path) for disk, path in zip(spec.disks, volumes, strict=True)),
+        disks=tuple(disk_config(disk, path) for disk, path in zip(spec.disks, volumes, strict=True)),
         cdroms=(seed,) if seed is not None else (),
         nics=tuple(plan.config for plan in nics),
         iommu=spec.iommu,
@@ -73,7 +73,7 @@ def _firmware(spec: VirtualMachineSpec, kernel: KernelFiles | None) -> UefiFirmw
     return KernelFirmware(kernel.kernel, kernel.initrd, " ".join(word for word in words if word))
 
 
-def _disk(disk: Disk, source: DiskSource) -> AnyDisk:
+def disk_config(disk: Disk, source: DiskSource) -> AnyDisk:
     """Raises ``Refused`` (``BusNotPossible``)."""
     serial = disk_serial(disk.name)
     match source:

@@ -16,6 +16,7 @@ from carmel.controllers.virtualmachine.acting import Actor
 from carmel.controllers.virtualmachine.guests import Guests
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
 from carmel.controllers.virtualmachine.launching import Launcher
+from carmel.controllers.virtualmachine.livedisks import LiveDisks
 from carmel.controllers.virtualmachine.livenics import LiveNics
 from carmel.controllers.virtualmachine.machineports import PortsOfMachines, concerns_vm
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, HostLimits, Observed
@@ -277,7 +278,8 @@ def _build(
         ports=PortsOfMachines(runtime.store, ports),
         hypervisor=dependencies.hypervisor,
         launcher=launcher,
-        live=LiveNics(dependencies.nics, dependencies.launched, dependencies.paths),
+        live_nics=LiveNics(dependencies.nics, dependencies.launched, dependencies.paths),
+        live_disks=LiveDisks(launcher.disk, dependencies.launched),
         launched=dependencies.launched,
         observer=observer,
         places=dependencies.places,

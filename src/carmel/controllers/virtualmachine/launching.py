@@ -12,7 +12,7 @@ from pathlib import Path
 from carmel.controllers.placement import Places, Recorded
 from carmel.controllers.runtime import Key
 from carmel.controllers.virtualmachine import ports
-from carmel.controllers.virtualmachine.configuring import machine_config
+from carmel.controllers.virtualmachine.configuring import disk_config, machine_config
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
 from carmel.controllers.virtualmachine.nics import close_descriptors
 from carmel.controllers.virtualmachine.observed import Launched, Observed
@@ -21,10 +21,11 @@ from carmel.controllers.virtualmachine.status import identities
 from carmel.controllers.virtualmachine.steps import Launch
 from carmel.controllers.virtualmachine.volumes import volume_name
 from carmel.errors import CarmelError, Conflict, Unavailable
+from carmel.hypervisor.config import AnyDisk
 from carmel.hypervisor.machine import Hypervisor, Machine
 from carmel.paths import Paths
 from carmel.resources.base import SecretKeyReference
-from carmel.resources.virtualmachine import FirmwareType, VirtualMachine, VirtualMachineSpec
+from carmel.resources.virtualmachine import Disk, FirmwareType, VirtualMachine, VirtualMachineSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,10 @@ class Launcher:
         if volume.status.used_by != vm.metadata.name:
             raise Unavailable(f"Volume {name} is not attached to this VM any more", code="VolumeInUse")
         return await self.disks.volume(volume, vm.metadata.name)
+
+    async def disk(self, vm: VirtualMachine, disk: Disk) -> AnyDisk:
+        """What one disk is to QEMU. Raises ``Unavailable`` (``VolumeInUse``), and what its datastore refuses."""
+        return disk_config(disk, await self._volume(vm, volume_name(vm, disk)))
 
     async def _kernel(self, vm: VirtualMachine, spec: VirtualMachineSpec) -> ports.KernelFiles | None:
         if spec.firmware.type is not FirmwareType.DIRECT_KERNEL or spec.firmware.image_ref is None:

@@ -93,8 +93,8 @@ class NicView:
 
 
 @dataclass(frozen=True, slots=True)
-class NicRefusal:
-    """``again``: in how many seconds it is to be tried again; ``None``: not before the NIC is wanted otherwise."""
+class PlugRefusal:
+    """``again``: in how many seconds it is to be tried again; ``None``: not before the device is wanted otherwise."""
 
     message: str
     again: float | None
@@ -119,6 +119,8 @@ class MachineView:
     guest: GuestView = GuestView()
     nics: tuple[str, ...] = ()
     """Names of the NICs that it has."""
+    disks: tuple[str, ...] = ()
+    """Names of the disks that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,10 @@ class Observed:
     missing_secrets: tuple[str, ...] = ()
     former_volumes: tuple[str, ...] = ()
     """Volumes that the status says are attached and the spec does not name any more."""
-    nic_refusals: Mapping[str, NicRefusal] = field(default_factory=dict)
+    nic_refusals: Mapping[str, PlugRefusal] = field(default_factory=dict)
     """Why NICs that are to come or go do not, by their names."""
+    disk_refusals: Mapping[str, PlugRefusal] = field(default_factory=dict)
+    """The same of disks."""
     former_ports: tuple[str, ...] = ()
     """Ports that were made for NICs that the VM has no more: neither its spec nor, while it runs, its machine."""
 

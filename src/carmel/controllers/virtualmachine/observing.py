@@ -19,13 +19,14 @@ from carmel.controllers.virtualmachine.observed import (
     HostView,
     Launched,
     MachineView,
-    NicRefusal,
     NicView,
     Observed,
+    PlugRefusal,
     PortView,
 )
 from carmel.controllers.virtualmachine.volumes import volume_name
 from carmel.errors import CarmelError
+from carmel.hypervisor.devices import DeviceKind
 from carmel.hypervisor.machine import Hypervisor, Machine, MachineState
 from carmel.paths import Paths
 from carmel.resources.base import SecretKeyReference
@@ -61,14 +62,14 @@ class _Run:
     pressed: ButtonPress | None = None
     blockers: tuple[str, ...] | None = None
     resumed: float | None = None
-    refused_nics: dict[str, _RefusedNic] = field(default_factory=dict)
+    refused: dict[tuple[DeviceKind, str], _Refused] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class _RefusedNic:
-    """``nic``: as it was wanted; ``None``: it was to go. ``until``: on the monotonic clock."""
+class _Refused:
+    """A plug. ``wish``: as it was wanted; ``None``: it was to go. ``until``: on the monotonic clock."""
 
-    nic: NetworkInterface | None
+    wish: NetworkInterface | Disk | None
     message: str
     until: float | None
 
@@ -110,7 +111,8 @@ class Observer:
             resumed=self._run(machine).resumed if machine is not None else None,
             disks=tuple([await self._disk(vm, disk) for disk in vm.spec.disks]),
             nics=tuple([await self._nic(vm, nic, plugged) for nic in vm.spec.networks]),
-            nic_refusals=self._nic_refusals(vm, machine) if machine is not None else {},
+            nic_refusals=self._refusals(machine, DeviceKind.NIC, vm.spec.networks),
+            disk_refusals=self._refusals(machine, DeviceKind.DISK, vm.spec.disks),
             kernel_image=await self._kernel_image(vm),
             missing_secrets=tuple(await self._missing_secrets(vm)),
             former_volumes=_former_volumes(vm),
@@ -130,15 +132,17 @@ class Observer:
         """Remember that it stands still because it is to."""
         self._run(machine).resumed = None
 
-    def nic_refused(self, machine: Machine, name: str, nic: NetworkInterface | None, error: CarmelError) -> None:
-        """Remember that a NIC did not come (as ``nic``), or go (``None``)."""
+    def plug_refused(
+        self, machine: Machine, kind: DeviceKind, name: str, wish: NetworkInterface | Disk | None, error: CarmelError
+    ) -> None:
+        """Remember that a NIC or disk did not come (as ``wish``), or go (``None``)."""
         until = self.clock.monotonic() + TRY_AGAIN_SECONDS if error.retryable else None
-        self._run(machine).refused_nics[name] = _RefusedNic(nic, error_message(error), until)
+        self._run(machine).refused[kind, name] = _Refused(wish, error_message(error), until)
 
-    def nics_changed(self, machine: Machine) -> None:
+    def devices_changed(self, machine: Machine) -> None:
         """One came or went: others may have room, and what hinders a migration may be another."""
         run = self._run(machine)
-        run.refused_nics.clear()
+        run.refused.clear()
         run.blockers = None
 
     def forget(self, uid: str) -> None:
@@ -162,7 +166,14 @@ class Observer:
             except CarmelError:
                 # It may have come to its end just now; whoever asks next finds that out.
                 return MachineView(machine.launch, machine.state)
-        return MachineView(machine.launch, machine.state, run.blockers, self.guests.view(machine), tuple(machine.nics))
+        return MachineView(
+            launch=machine.launch,
+            state=machine.state,
+            migration_blockers=run.blockers,
+            guest=self.guests.view(machine),
+            nics=tuple(machine.nics),
+            disks=tuple(machine.disks),
+        )
 
     def _place(self, vm: VirtualMachine, machine: Machine | None, suspended: Launched | None) -> PlaceView:
         if suspended is None:
@@ -194,13 +205,17 @@ class Observer:
             nic, network, await self._port(vm, held, await self._network(held.network_ref.name) if other else network)
         )
 
-    def _nic_refusals(self, vm: VirtualMachine, machine: Machine) -> dict[str, NicRefusal]:
+    def _refusals(
+        self, machine: Machine | None, kind: DeviceKind, wishes: Sequence[NetworkInterface] | Sequence[Disk]
+    ) -> dict[str, PlugRefusal]:
         """Those that still are about what is wanted."""
-        wanted, now = {nic.name: nic for nic in vm.spec.networks}, self.clock.monotonic()
+        if machine is None:
+            return {}
+        wanted, now = {wish.name: wish for wish in wishes}, self.clock.monotonic()
         return {
-            name: NicRefusal(one.message, None if one.until is None else one.until - now)
-            for name, one in self._run(machine).refused_nics.items()
-            if one.nic == wanted.get(name) and (one.until is None or one.until > now)
+            name: PlugRefusal(one.message, None if one.until is None else one.until - now)
+            for (of, name), one in self._run(machine).refused.items()
+            if of is kind and one.wish == wanted.get(name) and (one.until is None or one.until > now)
         }
 
     async def _port(self, vm: VirtualMachine, nic: NetworkInterface, network: Network | None) -> PortView | None:

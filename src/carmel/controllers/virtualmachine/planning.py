@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from carmel.controllers.placement.words import refusal_sentence
+from carmel.controllers.virtualmachine.livedisks import disk_steps
 from carmel.controllers.virtualmachine.livenics import nic_steps
 from carmel.controllers.virtualmachine.machineports import is_settled
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, LIVE, MachineView, Observed
@@ -82,17 +83,18 @@ def make_plan(observed: Observed) -> Plan:
     ports = () if refused else _port_steps(observed)
     if machine is not None:
         plan = _running(observed, machine)
-        # Whatever stands against a port or a NIC, it does not stand against power.
-        return plan if plan.steps else _with_nics(plan, observed, ports)
+        # Whatever stands against a port, a NIC or a disk, it does not stand against power.
+        return plan if plan.steps else _with_devices(plan, observed, ports)
     return Plan(Ready(False, "Preparing"), ports) if ports else _resting(observed)
 
 
-def _with_nics(plan: Plan, observed: Observed, ports: tuple[Step, ...]) -> Plan:
-    """Ports and NICs of a VM that runs, or stands still as it is to."""
+def _with_devices(plan: Plan, observed: Observed, ports: tuple[Step, ...]) -> Plan:
+    """Ports, NICs and disks of a VM that runs, or stands still as it is to."""
     steps = ports
     if not steps and (plan.ready.ok or plan.ready == PAUSED):
-        steps = nic_steps(observed)
-    again = [one.again for one in observed.nic_refusals.values() if one.again is not None]
+        steps = nic_steps(observed) or disk_steps(observed)
+    refusals = (*observed.nic_refusals.values(), *observed.disk_refusals.values())
+    again = [one.again for one in refusals if one.again is not None]
     if plan.look_again is not None:
         again.append(plan.look_again)
     return replace(plan, steps=steps, look_again=min(again, default=None))
@@ -129,9 +131,14 @@ def _volume_steps(observed: Observed) -> tuple[Step, ...]:
 
 def _detachments(observed: Observed) -> tuple[Step, ...]:
     """Volumes that left the spec, unless the VM still runs with them."""
-    if observed.machine is not None or observed.saved:
+    machine, launched = observed.machine, observed.launched
+    if observed.saved or (machine is not None and launched is None):
         return ()
-    return tuple(DetachVolume(name) for name in observed.former_volumes)
+    there: set[str] = set()
+    if machine is not None and launched is not None:
+        there = {*machine.disks, *(disk.name for disk in launched.spec.disks)}
+    held = {disk.volume_name for disk in observed.vm.status.disks or [] if disk.name in there}
+    return tuple(DetachVolume(name) for name in observed.former_volumes if name not in held)
 
 
 # -- ports --------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 from carmel.controllers.placement.words import placed_sentence, refusal_sentence
 from carmel.controllers.runtime.conditions import Truth, condition, remove_condition, set_conditions
+from carmel.controllers.virtualmachine.livedisks import disks_need_restart, unplugged_disks
 from carmel.controllers.virtualmachine.livenics import restart_needed, unplugged
 from carmel.controllers.virtualmachine.observed import FINALIZER, MachineView, Observed
 from carmel.controllers.virtualmachine.steps import Ready
@@ -30,7 +31,6 @@ _READ_AT_START = (
     "memory",
     "numa",
     "firmware",
-    "disks",
     "iommu",
     "cloud_init",
     "bios_uuid",
@@ -38,7 +38,7 @@ _READ_AT_START = (
 )
 """What of a spec QEMU is started with: a change counts from the next start on."""
 
-NICS_PLUGGED = "NICsPlugged"
+NICS_PLUGGED, DISKS_PLUGGED = "NICsPlugged", "DisksPlugged"
 
 
 def write_status(vm: VirtualMachine, observed: Observed, ready: Ready) -> None:
@@ -61,12 +61,12 @@ def write_status(vm: VirtualMachine, observed: Observed, ready: Ready) -> None:
         set_conditions(status, [condition(RESTART_REQUIRED, "True", "SpecChanged", message)], observed.now)
     else:
         remove_condition(status, RESTART_REQUIRED)
-    waiting = unplugged(observed)
-    if waiting:
-        message = "; ".join(f"{nic}: {why}" for nic, why in waiting)
-        set_conditions(status, [condition(NICS_PLUGGED, "False", "Waiting", message)], observed.now)
-    else:
-        remove_condition(status, NICS_PLUGGED)
+    for type_, waiting in ((NICS_PLUGGED, unplugged(observed)), (DISKS_PLUGGED, unplugged_disks(observed))):
+        if waiting:
+            message = "; ".join(f"{name}: {why}" for name, why in waiting)
+            set_conditions(status, [condition(type_, "False", "Waiting", message)], observed.now)
+        else:
+            remove_condition(status, type_)
 
 
 def identities(vm: VirtualMachine) -> tuple[str, str]:
@@ -82,8 +82,8 @@ def changed_fields(observed: Observed) -> list[str]:
     was, wanted = _comparable(observed.launched.spec), _comparable(observed.vm.spec)
     changed = [name for name in _READ_AT_START if was[name] != wanted[name]]
     aliases = {name: field.alias or name for name, field in VirtualMachineSpec.model_fields.items()}
-    if restart_needed(observed):
-        changed.append("networks")
+    changed += ["disks"] if disks_need_restart(observed) else []
+    changed += ["networks"] if restart_needed(observed) else []
     near = ["spec.placement.near"] if _near(observed.launched.spec) != _near(observed.vm.spec) else []
     return [*(f"spec.{aliases[name]}" for name in changed), *near]
 
@@ -93,10 +93,7 @@ def _near(spec: VirtualMachineSpec) -> set[str]:
 
 
 def _comparable(spec: VirtualMachineSpec) -> dict[str, Any]:
-    values = spec.model_dump(include=set(_READ_AT_START))
-    # What becomes of a disk later is none of QEMU's business.
-    values["disks"] = [{**disk, "delete_policy": None} for disk in values["disks"]]
-    return values
+    return spec.model_dump(include=set(_READ_AT_START))
 
 
 def _power_state(observed: Observed) -> PowerState:

@@ -56,6 +56,20 @@ class UnplugNic:
 
 
 @dataclass(frozen=True, slots=True)
+class PlugDisk:
+    """Plug the disk of this name into the running VM: its Volume is attached."""
+
+    disk: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnplugDisk:
+    """Have the running guest let go of a disk that the spec has no more."""
+
+    disk: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reserve:
     """Ask for a place on the host: it is the VM's from then on, or there is none. ``impossible`` is known before."""
 
@@ -133,6 +147,8 @@ Step = (
     | DropPort
     | PlugNic
     | UnplugNic
+    | PlugDisk
+    | UnplugDisk
     | Reserve
     | Launch
     | Repin

@@ -47,7 +47,7 @@ def _missing(observed: Observed) -> Iterator[Ready]:
     if observed.host.unschedulable:
         yield Ready(False, "HostUnschedulable", f"host {observed.host.name} starts no VMs: spec.unschedulable is true")
     for view in observed.disks:
-        found = _disk(view, observed)
+        found = disk_waits_for(view, observed)
         if found is not None:
             yield found
     if observed.vm.spec.firmware.type is FirmwareType.DIRECT_KERNEL:
@@ -60,7 +60,8 @@ def _missing(observed: Observed) -> Iterator[Ready]:
         yield Ready(False, "WaitingForSecret", f"there is no {name} in this namespace: make it")
 
 
-def _disk(view: DiskView, observed: Observed) -> Ready | None:
+def disk_waits_for(view: DiskView, observed: Observed) -> Ready | None:
+    """Its Volume; ``None``: it can be given to the VM."""
     name, volume = view.volume_name, view.volume
     if volume is None:
         if view.disk.volume_ref is None:

@@ -41,6 +41,7 @@ from carmel.resources.base import ObjectMeta
 from carmel.resources.host import HOST, HostSystem, HypervisorInfo
 from carmel.resources.host import Host as HostResource
 from carmel.resources.image import Image
+from carmel.resources.network import NETWORK
 from carmel.resources.port import PORT, Port
 from carmel.resources.virtualmachine import (
     VIRTUAL_MACHINE,
@@ -73,7 +74,7 @@ class FakeDisks:
 
 
 class FakeNics:
-    """A NIC with a descriptor for each VM. ``given``: who has one; ``opened``: every descriptor there was."""
+    """A descriptor for each NIC. ``given``: who has some; ``opened``: every descriptor there was."""
 
     def __init__(self) -> None:
         self.given: set[str] = set()
@@ -85,14 +86,19 @@ class FakeNics:
 
     async def plan(self, vm: ports.VmOfNics, wanted: Sequence[ports.WantedNic]) -> Sequence[ports.NicPlan]:
         self.given.add(vm.uid)
+        return [self._plan(one) for one in wanted]
+
+    def _plan(self, wanted: ports.WantedNic) -> ports.NicPlan:
         # High up, where nothing else opened meanwhile gets the number of one that was closed.
         descriptor = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 700 + len(self.opened))
         self.opened.append(descriptor)
-        status = NetworkInterfaceStatus(name="n", network_name="default", mac="m")
-        return [ports.NicPlan(NicConfig("n", "m", {"type": "none"}, descriptors=(descriptor,)), status)]
+        name = wanted.nic.name
+        status = NetworkInterfaceStatus(name=name, network_name=wanted.network.metadata.name, mac="m")
+        return ports.NicPlan(NicConfig(name, "m", {"type": "none"}, descriptors=(descriptor,)), status)
 
     async def release(self, uid: str, keep: Collection[str] = ()) -> None:
-        self.given.discard(uid)
+        if not keep:
+            self.given.discard(uid)
 
 
 class NoSeeds:
@@ -203,6 +209,10 @@ class Host:
                 metadata=ObjectMeta(name=name, namespace="default"), spec=VirtualMachineSpec.model_validate(spec)
             )
         )
+
+    async def make_network(self, name: str = "default") -> None:
+        """One of provider user."""
+        await self.store.create(NETWORK, {"metadata": {"name": name}})
 
     async def set(self, name: str = "w", **spec: Any) -> None:
         def change(one: VirtualMachine) -> None:

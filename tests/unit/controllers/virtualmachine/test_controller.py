@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,6 @@ from carmel.controllers.runtime import Key, find_condition
 from carmel.errors import Refused
 from carmel.hypervisor.config import DiskConfig
 from carmel.hypervisor.machine import MachineState
-from carmel.paths import Paths
 from carmel.resources.base import ObjectMeta
 from carmel.resources.virtualmachine import (
     GuestStatus,
@@ -22,21 +19,7 @@ from carmel.resources.virtualmachine import (
     TerminationReason,
 )
 from carmel.resources.volume import Volume, VolumeSpec
-from tests.fakes.clock import FakeClock
-from tests.fakes.hypervisor import World
-from tests.stores import open_store
 from tests.unit.controllers.virtualmachine.hosts import KEY, Host, message, power, reason
-
-
-@pytest.fixture
-async def host(tmp_path: Path) -> AsyncIterator[Host]:
-    clock = FakeClock()
-    paths = Paths(tmp_path / "s", tmp_path / "r", tmp_path / "c")
-    async with open_store(tmp_path) as store:
-        made = Host(store, World(paths, clock.now), clock)
-        await made.start()
-        yield made
-        await made.stop()
 
 
 async def test_vm_is_started_and_says_so(host: Host) -> None:
@@ -48,7 +31,8 @@ async def test_vm_is_started_and_says_so(host: Host) -> None:
 
 
 async def test_descriptors_are_qemus_and_nics_go_with_the_run(host: Host) -> None:
-    vm = await host.create()
+    await host.make_network()
+    vm = await host.create(networks=[{"name": "eth0"}])
     await host.until(reason("Running"))
     assert len(host.nics.opened) == 1
     assert not host.nics.open
@@ -60,7 +44,8 @@ async def test_descriptors_are_qemus_and_nics_go_with_the_run(host: Host) -> Non
 
 async def test_nics_of_a_failed_start_are_taken_back(host: Host) -> None:
     host.hypervisor.failure = Refused("QEMU does not want to", code="QEMUFailed")
-    await host.create()
+    await host.make_network()
+    await host.create(networks=[{"name": "eth0"}])
     await host.until(reason("QEMUFailed"))
     assert len(host.nics.opened) == 1
     assert not host.nics.open

@@ -374,9 +374,16 @@ class TestVolumes:
         plan = make_plan(seen(disks=(DiskView(self.made, "w-d", stranger),)))
         assert (plan.steps, plan.ready.reason) == ((), "VolumeNameTaken")
 
-    def test_volume_that_left_the_spec_is_let_go_when_the_vm_is_off(self) -> None:
-        assert only_step(running(former_volumes=("old",))) is None
-        assert only_step(seen(vm(powerState=OFF), former_volumes=("old",))) == DetachVolume("old")
+    def test_volume_that_left_the_spec_is_let_go_when_the_vm_has_it_no_more(self) -> None:
+        status = {"disks": [{"name": "gone", "volumeName": "old"}]}
+        with_it = running(vm(disks=[{"name": "gone", "size": "1Gi"}]))
+        held = replace(with_it, vm=vm(status), former_volumes=("old",))
+        assert only_step(held) is None
+        assert only_step(replace(held, launched=None)) is None
+        assert held.launched is not None
+        without = replace(held.launched, spec=vm().spec)
+        assert only_step(replace(held, launched=without)) == DetachVolume("old")
+        assert only_step(seen(vm(status, powerState=OFF), former_volumes=("old",))) == DetachVolume("old")
 
 
 class TestDeletion:
