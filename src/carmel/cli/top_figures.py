@@ -100,7 +100,8 @@ def _spent(host: str, nic: str | None, one: _Counted, went_by: tuple[float, floa
     seconds, cpus = went_by
     each = cpus / seconds
     """CPUs for each CPU second."""
-    emulated = one.threads.pop(_EMULATED, 0.0)
+    # Of threads that ended in between nobody knows what they did last.
+    emulated = max(0.0, one.threads.pop(_EMULATED, 0.0))
     busy = sum(value for mode, value in one.modes.items() if mode not in _IDLE)
     threads = sorted(
         ((group, max(0.0, value) * each) for group, value in one.threads.items()), key=lambda pair: -pair[1]

@@ -69,6 +69,11 @@ def test_a_nic_that_was_started_anew_is_left_out_once() -> None:
     ] == ["server-1"]
 
 
+def test_guests_that_ended_meanwhile_take_nothing_back() -> None:
+    host = between(told(100), told(110).replace('="emulated guests"} 27.5', '="emulated guests"} 1'))[0]
+    assert (host.guests, host.outside) == pytest.approx((0.75, 1.25))
+
+
 def test_one_that_came_meanwhile_is_told_next_time() -> None:
     assert [one.name for one in between(told(100, nic=False), told(110))] == ["server-1"]
 
