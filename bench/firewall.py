@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import orjson
 
-from bench.harness import machine, milliseconds, table
+from bench.harness import machine, milliseconds, privileges, table
 from carmel.controllers.firewall_policies import PolicyCache
 from carmel.network.firewall import Connection, NftFirewall, PortBinding, PortKey, Ruleset, assemble
 from carmel.network.firewall.nft_tables import TABLE
@@ -47,12 +47,16 @@ judged already, which is not in these figures. Peers take turns.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=_ROUNDS)
-    rounds = parser.parse_args().rounds
-    print(f"Measured on {machine()} by `python -m bench.firewall`.\n\n{_HOW_TO_READ}")
+    parser.add_argument("--part", choices=("loading", "packets"), help="only this one")
+    arguments = parser.parse_args()
+    if arguments.part != "packets":
+        print(f"Measured on {machine()} by `python -m bench.firewall`.\n\n{_HOW_TO_READ}")
     with Wire([UPLINK, PORT]) as wire:
         os.set_inheritable(int(wire.namespace.name), True)
-        asyncio.run(measure_loading(wire, rounds))
-        asyncio.run(measure_packets(wire, rounds))
+        if arguments.part != "packets":
+            asyncio.run(measure_loading(wire, arguments.rounds))
+        if arguments.part != "loading":
+            asyncio.run(measure_packets(wire, arguments.rounds))
 
 
 # -- policies ---------------------------------------------------------------------------------------------------------
@@ -150,11 +154,13 @@ async def measure_loading(wire: Wire, rounds: int) -> None:
             taken.setdefault(f"nft, {MANY:,} plain rules", {}).setdefault(step, []).append(one)
     rows = [(name, *(both(steps[one]) if one in steps else "-" for one in _STEPS)) for name, steps in taken.items()]
     print(table("Firewall: loading and changing", rows, ("rules", *_STEPS)))
+    if note := privileges():
+        print(note)
     nft = taken["nft, the same table (100 policies)"]
     ours = taken[f"{MANY:,} rules in 100 policies"]
     for what, step in (("All", "compiled and loaded"), ("One rule", "one rule changed")):
-        ratio = median(one.clock for one in ours[step]) / median(one.clock for one in nft[step])
-        print(f"{what}, Carmel with compiling against nft without: {ratio:.2f} times its time.\n")
+        ratio = median(one.clock / other.clock for one, other in zip(ours[step], nft[step], strict=True))
+        print(f"{what}, Carmel with compiling against nft without, round by round: {ratio:.2f} times its time.\n")
 
 
 async def carmel(wire: Wire, known: Policies) -> dict[str, Took]:
@@ -280,8 +286,10 @@ async def measure_packets(wire: Wire, rounds: int) -> None:
         "of the former for the rules",
     )
     print(table("Firewall: CPU time to send one frame over the bridge", rows, heads))
-    ratio = median(one[0] for one in taken[many]) / median(one[0] for one in taken[few])
-    print(f"{MANY:,} rules against {FEW} in as many policies: {ratio:.2f} times the CPU time.\n")
+    if note := privileges():
+        print(note)
+    ratio = median(one[0] / other[0] for one, other in zip(taken[many], taken[few], strict=True))
+    print(f"{MANY:,} rules against {FEW} in as many policies, round by round: {ratio:.2f} times the CPU time.\n")
 
 
 def send(wire: Wire, count: int) -> list[float]:

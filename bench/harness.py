@@ -205,3 +205,12 @@ def machine() -> str:
     kernel = platform.release().split("-")[0]
     cpus = f"{os.cpu_count()} {platform.machine()} cores"
     return f"{cpus}, Linux {kernel}, QEMU {version}, Python {platform.python_version()}"
+
+
+def privileges() -> str:
+    """What is to be known of figures for which others were made to wait; empty if nobody was."""
+    if os.sched_getscheduler(0) == os.SCHED_OTHER:
+        return ""
+    mine, all_ = len(os.sched_getaffinity(0)), os.cpu_count()
+    where = f", on {mine} of {all_} cores" if mine != all_ else ""
+    return f"With real-time priority (`chrt --rr 1`){where}, as the machine was busy with other work.\n"

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from bench.harness import machine, milliseconds, table
+from bench.harness import machine, milliseconds, privileges, table
 from bench.start import own_arguments
 from carmel.network.netns import enter
 from tests.system.network.hosted.site import Namespace, Site, open_site
@@ -75,11 +75,13 @@ def main() -> None:
         for name, moments in taken.items()
     ]
     print(table("From a VM's start to its first packet", rows, heads))
+    if note := privileges():
+        print(note)
     ours, raw = taken.values()
     pairs = list(zip(ours, raw, strict=True))
     ratio = median(one.first / other.first for one, other in pairs)
     more = median(one.first - other.first for one, other in pairs) * 1000
-    print(f"Carmel against raw QEMU, round by round: {ratio:.2f} times the time, {more:.0f} ms more.\n")
+    print(f"Carmel against raw QEMU, round by round: {ratio:.2f} times the time, {more:+.0f} ms.\n")
 
 
 # -- Carmel -----------------------------------------------------------------------------------------------------------
