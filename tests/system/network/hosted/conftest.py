@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.network.hosted.site import Site, open_site
+from tests.system.network.hosted.site import HERE, Site, open_site
 
 _PROGRAMS = ("ip", "nft", "dnsmasq", "busybox", "nsenter")
 
@@ -29,5 +29,6 @@ def site(shared_site: Site) -> Iterator[Site]:
         shared_site.daemon.start()
     yield shared_site
     shared_site.clean()
+    shared_site.host.ip(f"addr replace {HERE}/24 dev up0")
     assert shared_site.host.links() == {"lo", "up0"}
     assert not [table for table in shared_site.host.tables() if "carmel-" in table and "firewall" not in table]
