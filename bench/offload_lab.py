@@ -7,6 +7,7 @@ guest ``off`` has a function itself. A policy with as many rules as asked for is
 
 from __future__ import annotations
 
+import base64
 import re
 import tempfile
 from collections.abc import Iterator
@@ -51,12 +52,13 @@ def world(rules: int) -> Iterator[World]:
     ):
         nic = LabMachine(outer, host.cli, "lab-smartnic-nic", {"HOME": home})
         with closing(nic.client):
-            yield _furnish(host, nic, rules)
+            yield _furnish(host, nic, rules, Path(home))
             host.delete_all_vms()
 
 
-def _furnish(host: LabMachine, nic: LabMachine, rules: int) -> World:
+def _furnish(host: LabMachine, nic: LabMachine, rules: int, folder: Path) -> World:
     host.make_micro_image()
+    module_bytes = _make_generator(host, folder)
     outside_mac = nic.shell(
         f"ip netns add out; ip link add {_UPLINK} type veth peer name out1 netns out; ip link set {_UPLINK} up;"
         f"ip -n out addr add {OUTSIDE}/24 dev out1; ip -n out link set out1 up; ip -n out link set lo up;"
@@ -80,13 +82,14 @@ def _furnish(host: LabMachine, nic: LabMachine, rules: int) -> World:
     macs = {}
     for name, address in ADDRESSES.items():
         nics = [{"name": "eth0", "networkRef": {"name": name}, "addresses": [address]}]
-        vm = host.micro_vm(name, f"carmel.nonce={name}", networks=nics)
+        disks = [{"name": "tools", "imageRef": {"name": "pktgen"}}]
+        vm = host.micro_vm(name, f"carmel.nonce={name}", networks=nics, disks=disks)
         vm["metadata"]["labels"] = {"bench": "offload"}
         host.create("vm", vm)
         running = host.wait_for("vm", name, is_ready, seconds=GUEST_SECONDS)
         host.wait_for_console(name, f"ready nonce={name}")
         macs[name] = str(dig(running, "status", "networks", 0, "mac"))
-        _set_up_guest(host, name, address)
+        _set_up_guest(host, name, address, module_bytes)
     _await_policy(host, nic)
     return World(host, nic, macs, outside_mac)
 
@@ -113,18 +116,21 @@ def _policy(rules: int) -> JsonObject:
     return {"metadata": {"name": "bench"}, "spec": spec}
 
 
-def _set_up_guest(host: LabMachine, name: str, address: str) -> None:
-    """The packet generator's module comes over the console: the guest has no other way to the host."""
+def _make_generator(host: LabMachine, folder: Path) -> int:
+    """An image whose blocks are the packet generator's module, as the guests' kernel has it; answers its bytes."""
     encoded = host.shell("base64 $(find /lib/modules -name pktgen.ko) | tr -d '\\n' | fold -w 500; echo")
-    words = re.findall(r"\S+", encoded)
-    host.guest_shell(name, "rm -f /tmp/ko64")
-    for start in range(0, len(words), 20):
-        lines = "\n".join(words[start : start + 20])
-        host.guest_shell(name, f"cat >>/tmp/ko64 <<'K'\n{lines}\nK")
+    module = base64.b64decode("".join(re.findall(r"\S+", encoded)))
+    raw = folder / "pktgen.raw"
+    raw.write_bytes(module.ljust(1 << 20, b"\0"))
+    host.cli("--context", host.name, "image", "import", str(raw), "--name", "pktgen")
+    return len(module)
+
+
+def _set_up_guest(host: LabMachine, name: str, address: str, module_bytes: int) -> None:
     host.guest_shell(
         name,
-        f"base64 -d /tmp/ko64 >{_KO} && insmod {_KO}; ip addr flush dev eth0; ip addr add {address}/24 dev eth0;"
-        f"ip link set eth0 up; ping -c 1 -W 5 {OUTSIDE}",
+        f"head -c {module_bytes} /dev/vda >{_KO} && insmod {_KO}; ip addr flush dev eth0;"
+        f"ip addr add {address}/24 dev eth0; ip link set eth0 up; ping -c 1 -W 5 {OUTSIDE}",
     )
 
 
