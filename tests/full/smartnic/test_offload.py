@@ -1,0 +1,180 @@
+"""Network offload in a lab, for real: vfio, SMMU, representors; every frame of a guest passes the SmartNIC's switch."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from carmel.client.objects import condition, dig
+from carmel.errors import CarmelError
+from tests.daemon import has_power, is_ready
+from tests.full.smartnic.offloaded import ADDRESSES, NETWORK, OUTSIDE, Offloaded, bring_up
+from tests.full.smartnic.pair import NIC, Pair
+
+pytestmark = pytest.mark.timeout(1500)
+
+
+@pytest.fixture(scope="module")
+def here(pair: Pair) -> Offloaded:
+    return bring_up(pair)
+
+
+def test_guests_have_functions_and_reach_each_other_only_through_the_nic(here: Offloaded) -> None:
+    host, nic = here.pair.host, here.pair.nic
+    functions = {dig(host.get("port", f"{name}-eth0"), "status", "function") for name in ADDRESSES}
+    assert len(functions) == 2
+    # The host's kernel has given them away: QEMU has vfio's groups open, and there is no tap.
+    process = host.process(host.get("vm", "a"))
+    assert any(device.startswith("/dev/vfio/") for device in process.devices)
+    assert "/dev/net/tun" not in process.devices
+    before = {name: here.nic_counts(here.interface(name)) for name in ADDRESSES}
+    assert here.pings("a", ADDRESSES["b"], count=20) == 20
+    assert here.pings("a", OUTSIDE) == 3
+    after = {name: here.nic_counts(here.interface(name)) for name in ADDRESSES}
+    for name in ADDRESSES:
+        assert all(new - old >= 20 for old, new in zip(before[name], after[name], strict=True))
+    bridge = here.bridge()
+    nic.shell(f"ip link set {bridge} down")
+    assert here.pings("a", ADDRESSES["b"]) == 0
+    nic.shell(f"ip link set {bridge} up")
+    assert here.pings("a", ADDRESSES["b"], count=5) > 0
+
+
+def test_what_the_nic_counts_is_what_was_sent(here: Offloaded) -> None:
+    def counted() -> int:
+        return int(dig(here.port("b"), "status", "counters", "receivedPackets") or 0)
+
+    before = here.nic_counts(here.interface("b"))[1]
+    assert here.pings("a", ADDRESSES["b"], count=100, words="-i 0.01") == 100
+    sent = here.nic_counts(here.interface("b"))[1]
+    assert 100 <= sent - before <= 120
+    here.pair.nic.wait_for("port", "b-eth0", lambda _port: counted() >= sent)
+
+
+def test_a_policy_of_the_nic_drops_and_allows_within_a_second(here: Offloaded) -> None:
+    nic = here.pair.nic
+    spec = {"vmSelector": {"matchLabels": {"app": "b"}}, "ingress": [{"ports": [{"protocol": "TCP", "port": 80}]}]}
+    assert here.pings("a", ADDRESSES["b"]) == 3
+    nic.create("firewallpolicy", {"metadata": {"name": "only-web"}, "spec": spec})
+    nic.wait_for("firewallpolicy", "only-web", lambda one: condition(one, "Effective").get("status") == "True")
+    assert here.pings("a", ADDRESSES["b"]) == 0
+    assert here.pings("a", OUTSIDE) == 3
+    ping = {"protocol": "ICMP"}
+    nic.patch("firewallpolicy", "only-web", {"spec": {"ingress": [{"ports": [ping]}]}})
+    deadline = time.monotonic() + 30
+    while here.pings("a", ADDRESSES["b"], count=1) == 0:
+        assert time.monotonic() < deadline
+    nic.delete("firewallpolicy", "only-web")
+
+
+def test_spoofed_frames_never_leave(here: Offloaded) -> None:
+    host, nic = here.pair.host, here.pair.nic
+    heard = "cat /sys/class/net/out0/statistics/tx_packets"
+    # Another's address, by IP and by ARP.
+    host.guest_shell("a", "ip addr add 10.99.0.77/24 dev eth0")
+    before = int(nic.shell(heard))
+    assert here.pings("a", OUTSIDE, words="-I 10.99.0.77") == 0
+    assert int(nic.shell(heard)) - before <= 3  # what others say meanwhile
+    host.guest_shell("a", "ip addr del 10.99.0.77/24 dev eth0")
+    # Another's MAC address.
+    mac = host.guest_shell("a", "cat /sys/class/net/eth0/address").strip()
+    host.guest_shell("a", "ip link set eth0 down; ip link set eth0 address 52:54:00:00:00:99; ip link set eth0 up")
+    assert here.pings("a", OUTSIDE) == 0
+    host.guest_shell("a", f"ip link set eth0 down; ip link set eth0 address {mac}; ip link set eth0 up")
+    # A VLAN that is not the port's.
+    host.guest_shell("a", "ip link add link eth0 name v7 type vlan id 7 2>/dev/null; ip link set v7 up 2>/dev/null")
+    assert here.pings("a", OUTSIDE, count=5) > 0
+    nic.wait_for("port", "a-eth0", lambda port: int(dig(port, "status", "counters", "droppedPackets") or 0) > 0)
+
+
+def test_root_of_the_host_can_neither_see_nor_change_it(here: Offloaded) -> None:
+    """With the host's own identity, which lies in its store for whoever is root there."""
+    script = """cat >/tmp/try.py <<'P'
+import base64, json, ssl, subprocess, urllib.error, urllib.request
+secret = json.loads(subprocess.check_output(["carmel", "get", "secret", "-n", "carmel-system", "-o", "json"]))
+data = next(one["data"] for one in secret["items"] if "tls.key" in one["data"])
+for key in ("ca.crt", "tls.crt", "tls.key"):
+    open("/tmp/" + key, "wb").write(base64.b64decode(data[key]))
+tls = ssl.create_default_context(cafile="/tmp/ca.crt")
+tls.load_cert_chain("/tmp/tls.crt", "/tmp/tls.key")
+group = "/apis/carmel.dev/v1alpha1"
+def ask(method, path, body=None, kind="application/merge-patch+json"):
+    raw = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request("https://192.168.100.2:17443" + path, raw, {"Content-Type": kind}, method=method)
+    try:
+        return urllib.request.urlopen(request, context=tls).status
+    except urllib.error.HTTPError as error:
+        return error.code
+port = group + "/namespaces/default/ports/b-eth0"
+print("TRIED", ask("GET", port),
+ ask("GET", group + "/namespaces/default/firewallpolicies"),
+ ask("GET", "/api/v1/namespaces/carmel-system/secrets"),
+ ask("PATCH", port, {"spec": {"vlan": 7}}),
+ ask("PATCH", port, {"metadata": {"labels": {"app": "c"}}}),
+ ask("DELETE", port),
+ ask("PATCH", group + "/networks/blue", {"spec": {"mtu": 9000}}),
+ ask("PATCH", group + "/smartnics/lab-smartnic-nic", {"spec": {"trust": "Full"}}),
+ ask("POST", group + "/namespaces/default/firewallpolicies", {"metadata": {"name": "x"}}, "application/json"))
+P
+/usr/lib/carmel/bin/python3 /tmp/try.py; rm -f /tmp/try.py /tmp/ca.crt /tmp/tls.*"""
+    before = here.port("b")["spec"]
+    said = here.pair.host.shell(script)
+    [tried] = [line for line in said.splitlines() if line.startswith("TRIED")]
+    assert tried.split()[1:] == ["200", *["403"] * 8], said
+    assert here.port("b")["spec"] == before
+    assert here.pings("a", ADDRESSES["b"]) == 3
+
+
+def test_traffic_goes_on_when_the_nics_daemon_is_killed(here: Offloaded) -> None:
+    nic = here.pair.nic
+    pid = nic.daemon_pid()
+    nic.shell(f"kill -9 {pid}")
+    assert here.pings("a", ADDRESSES["b"], count=10) == 10
+    await_answer(here)
+    nic.wait_for("port", "a-eth0", is_ready)
+    assert here.pings("a", ADDRESSES["b"], count=10) == 10
+
+
+def test_a_power_cut_of_the_nic_leaves_guests_alive_and_no_gap_in_the_policy(here: Offloaded) -> None:
+    """Pings that a policy forbids are sent all the time: before, while it is off, and while it comes back."""
+    pair = here.pair
+    spec = {"vmSelector": {"matchLabels": {"app": "b"}}, "ingress": []}
+    pair.nic.create("firewallpolicy", {"metadata": {"name": "nobody"}, "spec": spec})
+    pair.nic.wait_for("firewallpolicy", "nobody", lambda one: condition(one, "Effective").get("status") == "True")
+    launches = {name: dig(pair.host.get("vm", name), "status", "launchID") for name in ADDRESSES}
+    pair.host.guest_shell("a", f"ping {ADDRESSES['b']} >/tmp/pings 2>&1 & echo $! >/tmp/pid")
+    pair.outer.patch("vm", NIC, {"spec": {"powerState": "PoweredOff", "powerOffMode": "Hard"}})
+    pair.outer.wait_for("vm", NIC, has_power("PoweredOff"))
+    pair.outer.patch("vm", NIC, {"spec": {"powerState": "PoweredOn"}})
+    pair.outer.wait_for("vm", NIC, has_power("PoweredOn"))
+    await_answer(here)
+    here.make_outside()
+    pair.nic.wait_for("network", NETWORK, is_ready, namespace=None)
+    for name in ADDRESSES:
+        pair.nic.wait_for("port", f"{name}-eth0", is_ready)
+    deadline = time.monotonic() + 120
+    while here.pings("a", OUTSIDE, count=1) == 0:
+        assert time.monotonic() < deadline
+    heard = pair.host.guest_shell(
+        "a", "kill -INT $(cat /tmp/pid); sleep 1; grep -c 'bytes from' /tmp/pings; tail -n 3 /tmp/pings"
+    )
+    assert heard.split()[0] == "0", heard
+    assert {name: dig(pair.host.get("vm", name), "status", "launchID") for name in ADDRESSES} == launches
+    pair.nic.delete("firewallpolicy", "nobody")
+    deadline = time.monotonic() + 60
+    while here.pings("a", ADDRESSES["b"], count=1) == 0:
+        assert time.monotonic() < deadline
+
+
+def await_answer(here: Offloaded) -> None:
+    """Until the NIC's daemon answers, through the host's relay."""
+    deadline = time.monotonic() + here.pair.nic.patience
+    while True:
+        try:
+            here.pair.nic.client.call("GET", "/readyz")
+        except CarmelError:
+            assert time.monotonic() < deadline, here.pair.nic.last_words()
+            time.sleep(0.5)
+        else:
+            return
