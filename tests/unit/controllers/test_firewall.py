@@ -55,7 +55,7 @@ class Host:
 
     async def settled(self, name: str, holds: Callable[[JsonObject], bool]) -> JsonObject:
         """The policy, once its status is as it should be."""
-        async with asyncio.timeout(20), self.store.watch(FIREWALL_POLICY, send_initial=True) as events:
+        async with asyncio.timeout(90), self.store.watch(FIREWALL_POLICY, send_initial=True) as events:
             async for event in events:
                 if event.object is not None and event.object.name == name:
                     found = event.object.json()
@@ -203,6 +203,7 @@ async def test_a_policy_that_is_too_large_by_itself_says_so(host: Host) -> None:
     assert host.asks(80).why is Why.REFUSED
 
 
+@pytest.mark.timeout(300)
 async def test_a_hundred_thousand_rules_leave_the_others_loaded(host: Host) -> None:
     """What does not fit is not even compiled: it takes neither time nor memory."""
     web = {"vmSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"ports": [{"port": 443}]}]}
@@ -251,7 +252,7 @@ async def test_what_somebody_else_changed_is_put_back_and_told(host: Host) -> No
     await host.settled("web", lambda one: one.get("ports") == 1)
     host.firewall.lose("nft (process 7)")
     await host.firewall.until(lambda: host.firewall.loaded is not None)
-    async with asyncio.timeout(20), host.store.watch(EVENT, send_initial=True) as events:
+    async with asyncio.timeout(90), host.store.watch(EVENT, send_initial=True) as events:
         async for event in events:
             if event.object is not None and event.object.json()["reason"] == "RulesPutBack":
                 assert "nft (process 7)" in event.object.json()["message"]
