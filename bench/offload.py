@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from bench.harness import machine, table
 from bench.offload_lab import ADDRESSES, OUTSIDE, World, world
+from tests.full.smartnic import generator
 from tests.system.lab.machine import LabMachine
 
 RULES = 100
@@ -115,15 +116,10 @@ def _udp(size: int, rate: int, seconds: int, *, outwards: bool) -> Load:
 
 
 def _pktgen(link: str, to_mac: str, source: str, to: str, size: int, rate: int, count: int) -> str:
-    """pktgen.rst in the kernel's documentation: writing ``start`` returns when all are sent."""
-    return f"""
-cd /proc/net/pktgen
-echo rem_device_all >kpktgend_0; echo add_device {link} >kpktgend_0
-for word in "count {count}" "pkt_size {size}" "ratep {rate}" "dst {to}" "src_min {source}" "src_max {source}" \\
-  "dst_mac {to_mac}" "udp_dst_min 9" "udp_dst_max 9" "udp_src_min 9" "udp_src_max 9" "clone_skb 0"; do
-echo "$word" >{link}; done
-echo start >pgctrl; cat {link} | grep -E 'Result|errors'
-"""
+    ports = ("udp_dst_min 9", "udp_dst_max 9", "udp_src_min 9", "udp_src_max 9")
+    source_words = (f"src_min {source}", f"src_max {source}")
+    sizes = (f"count {count}", f"pkt_size {size}", f"ratep {rate}", "clone_skb 0")
+    return generator.script(link, *sizes, f"dst {to}", f"dst_mac {to_mac}", *source_words, *ports)
 
 
 def _received_outside(here: World, _way: str) -> float:

@@ -7,8 +7,6 @@ guest ``off`` has a function itself. A policy with as many rules as asked for is
 
 from __future__ import annotations
 
-import base64
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,12 +15,12 @@ from pathlib import Path
 
 from carmel.client.objects import JsonObject, condition, dig
 from tests.daemon import is_ready, running_daemon
+from tests.full.smartnic import generator
 from tests.system.lab.machine import GUEST_SECONDS, LabMachine, lab_machine
 
 OUTSIDE, ADDRESSES = "10.99.0.1", {"soft": "10.99.0.11", "off": "10.99.0.12"}
 _UPLINK, _TRUNK = "out0", "pf0vf3"
 _TRUNK_MAC = "52:54:00:ca:01:03"
-_KO = "/tmp/pktgen.ko"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,9 @@ class World:
 
     def outside(self, script: str) -> str:
         """What a script prints in the namespace outside."""
-        return self.nic.shell(f"cat >/tmp/outside <<'OUTSIDE'\n{script}\nOUTSIDE\nip netns exec out sh /tmp/outside")
+        return self.nic.shell(
+            f"cat >/tmp/outside <<'OUTSIDE'\n{script}\nOUTSIDE\n/usr/bin/ip netns exec out sh /tmp/outside"
+        )
 
     def guest(self, name: str, script: str) -> str:
         return self.host.guest_shell(name, script)
@@ -58,9 +58,9 @@ def world(rules: int) -> Iterator[World]:
 
 def _furnish(host: LabMachine, nic: LabMachine, rules: int, folder: Path) -> World:
     host.make_micro_image()
-    module_bytes = _make_generator(host, folder)
+    module_bytes = generator.make_image(host, folder)
     outside_mac = nic.shell(
-        f"ip netns add out; ip link add {_UPLINK} type veth peer name out1 netns out; ip link set {_UPLINK} up;"
+        f"alias ip=/usr/bin/ip\nip netns add out; ip link add {_UPLINK} type veth peer name out1 netns out; ip link set {_UPLINK} up;"
         f"ip -n out addr add {OUTSIDE}/24 dev out1; ip -n out link set out1 up; ip -n out link set lo up;"
         "ip -n out link show out1 | sed -n 's/.*ether \\([0-9a-f:]*\\).*/\\1/p'; modprobe pktgen"
     ).strip()
@@ -82,8 +82,7 @@ def _furnish(host: LabMachine, nic: LabMachine, rules: int, folder: Path) -> Wor
     macs = {}
     for name, address in ADDRESSES.items():
         nics = [{"name": "eth0", "networkRef": {"name": name}, "addresses": [address]}]
-        disks = [{"name": "tools", "imageRef": {"name": "pktgen"}}]
-        vm = host.micro_vm(name, f"carmel.nonce={name}", networks=nics, disks=disks)
+        vm = host.micro_vm(name, f"carmel.nonce={name}", networks=nics, disks=[generator.DISK])
         vm["metadata"]["labels"] = {"bench": "offload"}
         host.create("vm", vm)
         running = host.wait_for("vm", name, is_ready, seconds=GUEST_SECONDS)
@@ -116,21 +115,11 @@ def _policy(rules: int) -> JsonObject:
     return {"metadata": {"name": "bench"}, "spec": spec}
 
 
-def _make_generator(host: LabMachine, folder: Path) -> int:
-    """An image whose blocks are the packet generator's module, as the guests' kernel has it; answers its bytes."""
-    encoded = host.shell("base64 $(find /lib/modules -name pktgen.ko) | tr -d '\\n' | fold -w 500; echo")
-    module = base64.b64decode("".join(re.findall(r"\S+", encoded)))
-    raw = folder / "pktgen.raw"
-    raw.write_bytes(module.ljust(1 << 20, b"\0"))
-    host.cli("--context", host.name, "image", "import", str(raw), "--name", "pktgen")
-    return len(module)
-
-
 def _set_up_guest(host: LabMachine, name: str, address: str, module_bytes: int) -> None:
+    generator.load(host, name, module_bytes)
     host.guest_shell(
         name,
-        f"head -c {module_bytes} /dev/vda >{_KO} && insmod {_KO}; ip addr flush dev eth0;"
-        f"ip addr add {address}/24 dev eth0; ip link set eth0 up; ping -c 1 -W 5 {OUTSIDE}",
+        f"ip addr flush dev eth0; ip addr add {address}/24 dev eth0; ip link set eth0 up; ping -c 1 -W 5 {OUTSIDE}",
     )
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from carmel.client.objects import JsonObject, dig
 from tests.daemon import is_ready, not_ready_because
+from tests.full.smartnic import generator
 from tests.full.smartnic.pair import NIC, Pair
 
 OUTSIDE = "10.99.0.1"
@@ -52,23 +54,25 @@ class Offloaded:
 
     def make_outside(self) -> None:
         """Also after the NIC was started anew."""
+        # By its path: the shell has an ip of its own, which can less.
         self.pair.nic.shell(
-            "ip netns add out; ip link add out0 type veth peer name out1 netns out; ip link set out0 up;"
-            f"ip -n out addr add {OUTSIDE}/24 dev out1; ip -n out link set out1 up; ip -n out link set lo up"
+            "alias ip=/usr/bin/ip\nip netns add out; ip link add out0 type veth peer name out1 netns out\n"
+            f"ip link set out0 up; ip -n out addr add {OUTSIDE}/24 dev out1; ip -n out link set out1 up"
         )
 
 
-def bring_up(pair: Pair) -> Offloaded:
-    """As its administrators do: the network and the VMs on the host, then what they ask for on the NIC."""
+def bring_up(pair: Pair, folder: Path) -> Offloaded:
+    """As its administrators do: network and VMs on the host, then what they ask for on the NIC."""
     here = Offloaded(pair)
     here.make_outside()
     pair.host.make_micro_image()
+    module_bytes = generator.make_image(pair.host, folder)
     pair.host.wait_for("smartnic", NIC, is_ready, namespace=None)
     spec = {"provider": "bridge", "bridge": {"uplinks": ["out0"]}, "dataPlane": "SmartNIC"}
     pair.host.create("network", {"metadata": {"name": NETWORK}, "spec": spec}, None)
     for name, address in ADDRESSES.items():
         nics = [{"name": "eth0", "networkRef": {"name": NETWORK}, "addresses": [address]}]
-        vm = pair.host.micro_vm(name, f"carmel.nonce={name}", networks=nics)
+        vm = pair.host.micro_vm(name, f"carmel.nonce={name}", networks=nics, disks=[generator.DISK])
         vm["metadata"]["labels"] = {"app": name}
         pair.host.create("vm", vm)
     # Nobody of the NIC's has said yes so far.
@@ -78,7 +82,6 @@ def bring_up(pair: Pair) -> Offloaded:
         pair.host.wait_for("vm", name, is_ready)
         pair.host.wait_for_console(name, f"ready nonce={name}")
         pair.nic.wait_for("port", f"{name}-eth0", is_ready)
-        pair.host.guest_shell(
-            name, f"ip addr flush dev eth0; ip addr add {address}/24 dev eth0; ip link set eth0 up; sleep 1"
-        )
+        pair.host.guest_shell(name, f"ip addr flush dev eth0; ip addr add {address}/24 dev eth0; ip link set eth0 up")
+        generator.load(pair.host, name, module_bytes)
     return here
