@@ -60,7 +60,8 @@ class Initiator:
         found = _to(target, await self.connections())
         if found is None:
             await self._require_device()
-            await asyncio.to_thread(self._connect, target, connect_options(target, stall_seconds, keys))
+            options = connect_options(target, stall_seconds, keys)
+            await asyncio.to_thread(self._connect, target, options, authenticated=keys is not None)
             found = _to(target, await self.connections())
         if found is not None and found.stall_seconds != stall_seconds:
             await asyncio.to_thread(self._write, f"{CLASS}/{found.name}/fast_io_fail_tmo", str(stall_seconds))
@@ -91,13 +92,13 @@ class Initiator:
         except CarmelError as error:
             return error.message
 
-    def _connect(self, target: Target, options: str) -> None:
+    def _connect(self, target: Target, options: str, *, authenticated: bool) -> None:
         try:
             self._write_file(self._root / DEVICE, options)
         except OSError as error:
             # It came in between, by whoever: that is what was wanted.
             if error.errno != errno.EALREADY:
-                raise _explained(target, error) from error
+                raise _explained(target, error, authenticated=authenticated) from error
 
     def _write(self, path: str, text: str) -> None:
         try:
@@ -112,7 +113,7 @@ def _to(target: Target, connections: tuple[Connection, ...]) -> Connection | Non
     return next((one for one in connections if one.target == target and not one.state.startswith("deleting")), None)
 
 
-def _explained(target: Target, error: OSError) -> CarmelError:
+def _explained(target: Target, error: OSError, *, authenticated: bool) -> CarmelError:
     place = f"{target.address} port {target.port}"
     if error.errno in _AWAY:
         return Unavailable(f"no NVMe target answers at {place}: {error.strerror}", code="PathAway")
@@ -122,9 +123,12 @@ def _explained(target: Target, error: OSError) -> CarmelError:
             code="TargetRefused",
             hint=f"is {target.host_nqn} allowed there, and the key of spec.source.remote.authSecretRef the target's?",
         )
+    kernel = (
+        ", and does this kernel know dhchap_secret (CONFIG_NVME_AUTH; Debian 12's does not)" if authenticated else ""
+    )
     return Refused(
         f"the kernel cannot connect to {target.subsystem_nqn} at {place}: {error.strerror}",
         code="TargetRefused",
-        hint=f"does the subsystem exist there, and does it allow {target.host_nqn}? The kernel's log says more (dmesg)",
+        hint=f"does the subsystem exist there, does it allow {target.host_nqn}{kernel}? dmesg says more",
         retryable=True,
     )
