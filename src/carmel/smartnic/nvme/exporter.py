@@ -31,6 +31,7 @@ from carmel.smartnic.nvme.functions import Limits
 
 _START_SECONDS = 20.0
 _POLL_SECONDS = 0.02
+_NO_ADDRESS = "Cannot assign requested address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,12 @@ async def _until_exporting(running: Running, paths: ExportPaths, offset: int) ->
                 await asyncio.sleep(_POLL_SECONDS)
     if running.ended:
         words = await asyncio.to_thread(logs.last_words, paths.log, offset)
+        if any(_NO_ADDRESS in line for line in words):
+            raise Unavailable(
+                "the address to export at is not one of this machine's (yet)",
+                code="AddressMissing",
+                hint="carmeld --nbd-address says which it is",
+            )
         raise explain("qemu-storage-daemon", words, exit_in_words(running.status))
     raise TimedOut(f"qemu-storage-daemon was not ready within {_START_SECONDS:g} s", code="ExporterNotReady")
 

@@ -55,6 +55,7 @@ class NicWorld:
         self.folder = folder
         self.paths = Paths(folder / "state", folder / "run", folder / "cache")
         self.psk = Psk("carmel", secrets.token_hex(32))
+        self.address = "127.0.0.1"
         self.port = free_ports(2)
         self.ended: asyncio.Queue[str] = asyncio.Queue()
         self.client = Client(folder / "client", self.port, self.psk)
@@ -79,7 +80,7 @@ class NicWorld:
             SystemRunner(),
             process_table(),
             Account.for_daemon,
-            Listen("127.0.0.1", self.port),
+            Listen(self.address, self.port),
             key,
             self.ended.put_nowait,
             count=2,

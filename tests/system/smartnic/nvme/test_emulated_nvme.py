@@ -127,3 +127,11 @@ async def test_a_port_that_is_taken_is_said(nic: NicWorld) -> None:
                 await functions.show(Show(UID, "pf0nvme0", nic.disk(), 512))
             assert raised.value.code == "PortInUse"
             assert await functions.shown(UID) is None
+
+
+async def test_an_address_that_is_not_there_is_waited_for(nic: NicWorld) -> None:
+    nic.address = "192.0.2.1"
+    async with nic.running() as functions:
+        with pytest.raises(CarmelError) as raised:
+            await functions.show(Show(UID, "pf0nvme0", nic.disk(), 512))
+        assert (raised.value.code, raised.value.retryable) == ("AddressMissing", True)

@@ -35,7 +35,7 @@ FINALIZER = "carmel.dev/nvmenamespace"
 _MB = 1_000_000
 _LOOK_SECONDS = 5.0
 _BY_UID = "uid"
-_CONNECTING = frozenset({"PathAway", "ExporterNotReady"})
+_CONNECTING = frozenset({"PathAway", "ExporterNotReady", "AddressMissing"})
 
 
 class NvmeNamespaceController:
