@@ -60,7 +60,8 @@ def _furnish(host: LabMachine, nic: LabMachine, rules: int, folder: Path) -> Wor
     host.make_micro_image()
     module_bytes = generator.make_image(host, folder)
     outside_mac = nic.shell(
-        f"alias ip=/usr/bin/ip\nip netns add out; ip link add {_UPLINK} type veth peer name out1 netns out; ip link set {_UPLINK} up;"
+        "alias ip=/usr/bin/ip\nip netns add out\n"
+        f"ip link add {_UPLINK} type veth peer name out1 netns out; ip link set {_UPLINK} up;"
         f"ip -n out addr add {OUTSIDE}/24 dev out1; ip -n out link set out1 up; ip -n out link set lo up;"
         "ip -n out link show out1 | sed -n 's/.*ether \\([0-9a-f:]*\\).*/\\1/p'; modprobe pktgen"
     ).strip()
