@@ -48,7 +48,9 @@ def edit(session: Session, *, words: tuple[str, ...]) -> None:
             click.echo("Nothing was changed.", err=True)
             return
         keep = True
-        after = session.client.replace(target.kind, _read_back(text, before))
+        wanted = _read_back(text, before)
+        # What was changed, and not all of it: controllers write meanwhile, and that is no conflict.
+        after = session.client.patch(target.kind, target.namespace, target.name, changes(_editable(before), wanted))
         keep = False
     except CarmelError as exc:
         if keep:
@@ -59,6 +61,20 @@ def edit(session: Session, *, words: tuple[str, ...]) -> None:
             file.unlink(missing_ok=True)
     changed = metadata(after, "resourceVersion") != metadata(before, "resourceVersion")
     click.echo(f"{told(target.kind, target.name)} {'edited' if changed else 'unchanged'}")
+
+
+def changes(before: JsonObject, after: JsonObject) -> JsonObject:
+    """The merge patch (RFC 7396) that makes ``after`` of ``before``."""
+    patch: JsonObject = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        if key not in before:
+            patch[key] = value
+        elif isinstance(value, dict) and isinstance(before[key], dict):
+            if below := changes(before[key], value):
+                patch[key] = below
+        elif value != before[key]:
+            patch[key] = value
+    return patch
 
 
 def _editable(obj: JsonObject) -> JsonObject:
