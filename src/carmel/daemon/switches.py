@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from dataclasses import dataclass
 
 from carmel.errors import CarmelError
@@ -12,7 +13,7 @@ from carmel.network.firewall import FirewallDataPlane, NftFirewall
 from carmel.network.host.hostdataplane import HostDataPlane
 from carmel.network.ovs.dataplane import OvsDataPlane
 from carmel.network.ovs.firewall import OvsFirewall
-from carmel.network.ovs.switch import Switch
+from carmel.network.ovs.switch import Switch, run_folder
 from carmel.paths import Paths
 from carmel.resources.smartnic import SwitchKind
 from carmel.run import Runner
@@ -47,7 +48,7 @@ def chosen(kind: SwitchKind, paths: Paths, runner: Runner) -> Chosen:
     folders = paths.network_runtime, paths.networks
     if kind is SwitchKind.LINUX_BRIDGE:
         return Chosen(kind, HostDataPlane(runner, *folders), NftFirewall())
-    switch = Switch(runner)
+    switch = Switch(runner, run_folder(os.environ))
     plane = OvsDataPlane(runner, *folders, switch)
     return Chosen(kind, plane, OvsFirewall(switch), OpenVSwitch(switch, plane))
 

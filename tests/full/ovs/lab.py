@@ -48,7 +48,7 @@ class Lab(FirewallLab):
 
     def __init__(self, runner: GuestRunner) -> None:
         self.runner = runner
-        self.switch = _GuestSwitch(runner)
+        self.switch = _GuestSwitch(runner, Path("/run/openvswitch"))
         self.firewall = OvsFirewall(self.switch)  # type: ignore[assignment]
         self.bindings: list[PortBinding] = []
         self.plans: list[PortPlan] = []

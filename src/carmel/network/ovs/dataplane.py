@@ -81,7 +81,6 @@ class OvsDataPlane(HostDataPlane):
         if not await self._switch.network.is_there():
             # It was started anew, and has lost all flows.
             await self._settle()
-        await self._switch.openflow.settled()
         dropped = {one.cookie: one.packets for one in await self._switch.openflow.counts(Table.DROPPED)}
         return {name: dropped.get(port.ofport, 0) for name, port in self._plugged.items()}
 

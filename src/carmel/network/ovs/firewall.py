@@ -55,7 +55,6 @@ class OvsFirewall:
                 # Open vSwitch was started anew, which is closed without flows: the next load puts them back.
                 self._switch.firewall.forget()
                 raise Unavailable("Open vSwitch has lost the firewall's flows", code="FirewallGone")
-            await self._switch.openflow.settled()
             listed = await self._switch.openflow.counts(Table.RULES)
             found: dict[RuleRef, Count] = {}
             rules = self._book.rules

@@ -1,5 +1,9 @@
 """Flows and meters of one bridge, by ovs-ofctl(8). Each change is one bundle: all of it, or nothing, and no packet sees
-a half (OpenFlow 1.4, 6.9)."""
+a half (OpenFlow 1.4, 6.9).
+
+What the datapath knows by heart is looked at again as soon as flows changed, which takes milliseconds more; counters
+have what it did half a second ago.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class OpenFlow:
         self._bridge = bridge
 
     async def bundle(self, lines: Sequence[str]) -> None:
-        """In force when it returns, for connections that the datapath knows by heart too."""
+        """Raises ``Unavailable`` (``FlowsNotLoaded``), and nothing is changed."""
         text = "\n".join(lines).encode() + b"\n"
         result = await self._ofctl(["--bundle", "add-flows", self._bridge, "-"], text)
         if result.status != 0:
@@ -38,11 +42,6 @@ class OpenFlow:
                 f"Open vSwitch refused flows: {_first_words(result)}", code="FlowsNotLoaded",
                 hint="see that ovs-vswitchd runs and is of version 2.13 or newer: ovs-vsctl show",
             )  # fmt: skip
-        await self.settled()
-
-    async def settled(self) -> None:
-        """Until what the datapath does by heart is what the flows say, and their counters have all of it."""
-        await self._appctl("revalidator/wait")
 
     async def counts(self, table: Table) -> list[FlowCount]:
         result = await self._ofctl(["dump-flows", self._bridge, f"table={table.value}"])
@@ -78,9 +77,6 @@ class OpenFlow:
     async def _ofctl(self, words: Sequence[str], stdin: bytes | None = None) -> Result:
         argv = ["ovs-ofctl", "-O", "OpenFlow14", *words]
         return await self._runner.run(Command(argv, env=self._env, stdin=stdin, limits=_LIMITS), check=False)
-
-    async def _appctl(self, *words: str) -> Result:
-        return await self._runner.run(Command(["ovs-appctl", *words], env=self._env, limits=_LIMITS), check=False)
 
 
 class LoadedFlows:

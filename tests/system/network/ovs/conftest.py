@@ -5,17 +5,55 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from carmel.network.dataplane import NetworkPlan, PortPlan
+from carmel.network.firewall import Count, RuleRef, Ruleset
 from carmel.network.ovs.dataplane import OvsDataPlane
+from carmel.network.ovs.firewall import OvsFirewall
+from carmel.network.ovs.switch import Switch
 from carmel.run import SystemRunner
 from tests.system.network.host.lab import Lab
 from tests.system.network.ovs import server
 
 _PROGRAMS = ("ip", "nft", "dnsmasq", "busybox", "nsenter")
+
+
+class SettledPlane(OvsDataPlane):
+    """Returns when the datapath does what the flows say."""
+
+    ovs: server.Server
+
+    async def _settle_on(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
+        await super()._settle_on(networks, ports)
+        await self.ovs.settled()
+
+    async def _dropped(self) -> Mapping[str, int]:
+        await self.ovs.settled()
+        return await super()._dropped()
+
+
+class SettledFirewall(OvsFirewall):
+    """The same of rules."""
+
+    def __init__(self, switch: Switch, ovs: server.Server) -> None:
+        super().__init__(switch)
+        self._ovs = ovs
+
+    async def load(self, ruleset: Ruleset) -> None:
+        await super().load(ruleset)
+        await self._ovs.settled()
+
+    async def remove(self) -> None:
+        await super().remove()
+        await self._ovs.settled()
+
+    async def counters(self) -> Mapping[RuleRef, Count]:
+        await self._ovs.settled()
+        return await super().counters()
 
 
 class OvsLab(Lab):
@@ -38,10 +76,11 @@ class OvsLab(Lab):
 
     def data_plane(self) -> OvsDataPlane:
         self.switch = self.ovs.switch()
-        plane = OvsDataPlane(
+        plane = SettledPlane(
             SystemRunner(), self.folder / "run", self.folder / "state", self.switch, namespace=self.host.path,
             firewalled=self.firewalled,
         )  # fmt: skip
+        plane.ovs = self.ovs
         self._stack.push_async_callback(plane.aclose)
         return plane
 

@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from carmel.network.firewall import Connection, RuleRef, Ruleset, assemble, compile_policy
-from carmel.network.ovs.firewall import OvsFirewall
 from carmel.resources.firewallpolicy import Direction, FirewallPolicySpec
 from tests.fakes import firewall_contract
 from tests.fakes.firewall_contract import CONTRACT, PEER, POLICY, PORT, Subject, comes, rules
 from tests.system.network.firewall.test_decisions import _VM, _allowed
 from tests.system.network.firewall.wire import first_packet
 from tests.system.network.ovs import server
+from tests.system.network.ovs.conftest import SettledFirewall
 from tests.system.network.ovs.wire import UPLINK, Wire, wire
 from tests.unit.network.firewall.worlds import World, connections, worlds
 
@@ -73,7 +73,7 @@ async def test_counters_stay_when_another_rule_comes_first(real: Real) -> None:
 async def test_what_an_earlier_daemon_loaded_stays_and_the_next_load_takes_over(real: Real) -> None:
     await real.firewall.load(rules(80))
     # Nothing was said to the old one: it was killed.
-    real.firewall = OvsFirewall(real.wire.lab.ovs.switch())
+    real.firewall = SettledFirewall(real.wire.lab.ovs.switch(), real.wire.lab.ovs)
     await real.firewall.close_unknown()
     assert comes(real, 80)
     assert not comes(real, 81)

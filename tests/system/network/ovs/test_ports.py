@@ -95,7 +95,7 @@ from dataclasses import replace
 from tests.system.network.host.lab import nat, port
 
 async def main(folder: Path, namespace: Path, sockets: Path) -> None:
-    switch = Switch(SystemRunner(), folder=sockets, datapath="netdev")
+    switch = Switch(SystemRunner(), sockets, "netdev")
     folders = folder / "run", folder / "state"
     plane = OvsDataPlane(SystemRunner(), *folders, switch, namespace=namespace, firewalled=False)
     await plane.ensure_network(nat())
@@ -180,7 +180,7 @@ async def test_a_bridge_of_that_name_that_is_not_carmels_is_refused(lab: OvsLab)
 
 
 async def test_without_open_vswitch_the_reason_is_said(lab: OvsLab) -> None:
-    switch = Switch(SystemRunner(), folder=lab.folder / "nothing", datapath="netdev")
+    switch = Switch(SystemRunner(), lab.folder / "nothing")
     plane = OvsDataPlane(SystemRunner(), lab.folder / "run", lab.folder / "state", switch, namespace=lab.host.path)
     with pytest.raises(Refused, match="there is no Open vSwitch here") as refused:
         await plane.ensure_network(nat())

@@ -14,7 +14,6 @@ import pytest
 
 from carmel.network.dataplane import NetworkPlan, PortPlan, UplinkPlan
 from carmel.network.firewall import PolicyRef, PortBinding, PortKey, assemble, compile_policy
-from carmel.network.ovs.firewall import OvsFirewall
 from carmel.network.user import mac_address
 from carmel.resources.firewallpolicy import Direction, FirewallPolicySpec
 from carmel.run import Command, Result, SystemRunner
@@ -24,7 +23,7 @@ from tests.system.network.firewall.lab import NAMESPACE, _addresses
 from tests.system.network.firewall.lab import Lab as GuestLab
 from tests.system.network.host.lab import Vm
 from tests.system.network.ovs import server
-from tests.system.network.ovs.conftest import OvsLab
+from tests.system.network.ovs.conftest import OvsLab, SettledFirewall
 
 _NETWORK = NetworkPlan("lan", uplink=UplinkPlan(("up0",)))
 
@@ -36,7 +35,7 @@ class Here(GuestLab):
         self._lab = lab
         self._stack = stack
         self._vms: dict[str, Vm] = {}
-        self.firewall = OvsFirewall(lab.switch)  # type: ignore[assignment]
+        self.firewall = SettledFirewall(lab.switch, lab.ovs)  # type: ignore[assignment]
         self.bindings: list[PortBinding] = []
 
     async def sh(self, script: str, *, check: bool = True) -> Result:

@@ -14,11 +14,10 @@ from pathlib import Path
 
 from carmel.network.dataplane import NetworkPlan, PortPlan, UplinkPlan
 from carmel.network.netns import enter
-from carmel.network.ovs.firewall import OvsFirewall
 from carmel.network.ovs.health import read_lookups
 from tests.system.network.firewall.wire import _MAGIC, _TAG, marker
 from tests.system.network.host.lab import HEADER
-from tests.system.network.ovs.conftest import OvsLab
+from tests.system.network.ovs.conftest import OvsLab, SettledFirewall
 
 UPLINK = "uplink"
 _NETWORK = NetworkPlan("wire", uplink=UplinkPlan(("up0",)))
@@ -33,7 +32,7 @@ class Wire:
         self._plans: dict[str, PortPlan] = {}
         self._ends: dict[str, int] = {}
         self._marks = itertools.count()
-        self.firewall = OvsFirewall(lab.switch)
+        self.firewall = SettledFirewall(lab.switch, lab.ovs)
 
     async def open(self, ports: Sequence[str], stack: contextlib.AsyncExitStack) -> None:
         await self.lab.plane.ensure_network(_NETWORK)

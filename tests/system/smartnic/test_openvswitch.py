@@ -1,0 +1,179 @@
+"""A SmartNIC that switches by Open vSwitch: chosen, used, enforced, killed and started anew."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from carmel.client.objects import JsonObject, condition, dig
+from carmel.errors import Invalid
+from tests.api import Predicate
+from tests.system.network.ovs.server import Server, missing, server
+from tests.system.smartnic.conftest import require_programs
+from tests.system.smartnic.nic import Nic, because, running_nic
+
+
+class OvsNic:
+    """``nic``, and the Open vSwitch in its namespace."""
+
+    def __init__(self, nic: Nic, ovs: Server, runner: asyncio.Runner) -> None:
+        self.nic = nic
+        self._ovs = ovs
+        self._runner = runner
+
+    def restart_switching(self) -> None:
+        self._runner.run(self._ovs.end("ovs-vswitchd", signal.SIGKILL))
+        self._runner.run(self._ovs.start_switching())
+
+    def stop_switching(self) -> None:
+        self._runner.run(self._ovs.end("ovs-vswitchd"))
+
+    def start_switching(self) -> None:
+        self._runner.run(self._ovs.start_switching())
+
+    def show(self) -> str:
+        return self._runner.run(self._ovs.vsctl("show"))
+
+    def choose(self, switch: str) -> None:
+        self.nic.patch("smartnic", self.nic.own_name(), {"spec": {"switch": switch}}, None)
+
+    def wait_for_itself(self, predicate: Predicate) -> JsonObject:
+        return self.nic.wait_for("smartnic", self.nic.own_name(), predicate, namespace=None)
+
+
+@pytest.fixture
+def ovs() -> Iterator[OvsNic]:
+    require_programs()
+    if why := missing():
+        pytest.skip(why)
+    folder = Path(tempfile.mkdtemp(prefix="cmv-"))
+    try:
+        with running_nic() as nic, asyncio.Runner() as runner:
+            switch = server(folder, Path("/run/netns") / nic.space.name)
+            made = OvsNic(nic, runner.run(switch.__aenter__()), runner)
+            nic.environ["OVS_RUNDIR"] = str(folder)
+            try:
+                yield made
+            finally:
+                nic.stop()
+                runner.run(switch.__aexit__(None, None, None))
+    finally:
+        shutil.rmtree(folder)
+
+
+def chosen(ovs: OvsNic) -> Nic:
+    ovs.choose("OpenVSwitch")
+    ovs.nic.stop()
+    ovs.nic.start()
+    return ovs.nic
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
+    """What is put back within a second, on a busy machine."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+def denied(*ports: int) -> JsonObject:
+    return {
+        "apiVersion": "carmel.dev/v1alpha1",
+        "kind": "FirewallPolicy",
+        "metadata": {"name": "closed"},
+        "spec": {
+            "vmSelector": {"matchLabels": {"app": "vm1"}},
+            "ingress": [{"ports": [{"protocol": "TCP", "port": port}]} for port in ports],
+        },
+    }
+
+
+def test_it_is_chosen_while_nothing_is_plugged_in_and_used_from_the_next_start(ovs: OvsNic) -> None:
+    nic = ovs.nic
+    nic.plug_both()
+    assert nic.reach()
+    with pytest.raises(Invalid, match="cannot be changed while functions are plugged into ports"):
+        ovs.choose("OpenVSwitch")
+    for number in range(2):
+        nic.bind(f"vm{number}-eth0", None)
+        nic.wait_for("port", f"vm{number}-eth0", because("NoFunction"))
+    ovs.wait_for_itself(lambda one: all(each["state"] == "Free" for each in one["status"]["functions"]))
+    ovs.choose("OpenVSwitch")
+    shown = ovs.wait_for_itself(lambda one: condition(one, "SwitchInUse").get("reason") == "RestartNeeded")
+    assert shown["status"]["switch"] == "LinuxBridge"
+    bridges = {name for name in nic.space.links() if name.startswith("cmb")}
+    nic.stop()
+    nic.start()
+    shown = ovs.wait_for_itself(lambda one: condition(one, "SwitchInUse").get("status") == "True")
+    assert shown["status"]["switch"] == "OpenVSwitch"
+    nic.wait_for("network", "lan", lambda one: dig(one, "status", "backend") == "openvswitch", namespace=None)
+    assert bridges < nic.space.links()  # The gateway has the bridge's name, and is Open vSwitch's.
+    assert "cmb-ports" in ovs.show()
+    for number in range(2):
+        assert nic.bind(f"vm{number}-eth0", f"pf0vf{number}").status == 201
+        nic.wait_plugged(number)
+    assert nic.reach()
+
+
+def test_a_policy_drops_and_allows_what_spoofs_never_leaves_and_all_is_counted(ovs: OvsNic) -> None:
+    nic = chosen(ovs)
+    nic.plug_both()
+    assert nic.reach()
+    nic.create("firewallpolicy", denied(443))
+    nic.wait_for("firewallpolicy", "closed", lambda one: condition(one, "Ready").get("status") == "True")
+    assert not nic.reach()
+    # It is about who comes to vm1 only.
+    assert nic.reach(1, 0)
+    nic.delete("firewallpolicy", "closed")
+    assert eventually(nic.reach)
+    vm = nic.vms[0]
+    vm.ip("addr add 10.77.0.66/24 dev eth0")
+    assert not vm.reaches("10.77.0.11", source="10.77.0.66")
+    nic.wait_for("port", "vm0-eth0", lambda one: (dig(one, "status", "counters", "droppedPackets") or 0) > 0)
+    nic.wait_for("port", "vm0-eth0", lambda one: (dig(one, "status", "counters", "sentPackets") or 0) > 0)
+
+
+def test_traffic_goes_on_while_the_daemon_is_dead(ovs: OvsNic) -> None:
+    nic = chosen(ovs)
+    nic.plug_both()
+    assert nic.reach()
+    nic.kill()
+    assert nic.reach()
+    nic.start()
+    for number in range(2):
+        nic.wait_plugged(number)
+    assert nic.reach()
+    assert nic.bind("vm0-eth0", None).status == 201
+    nic.wait_for("port", "vm0-eth0", because("NoFunction"))
+    assert not nic.reach()
+    assert "pf0vf0" in nic.space.links()
+
+
+def test_what_a_start_of_vswitchd_loses_is_put_back(ovs: OvsNic) -> None:
+    nic = chosen(ovs)
+    nic.plug_both()
+    assert nic.reach()
+    ovs.restart_switching()
+    assert eventually(nic.reach)
+
+
+def test_an_open_vswitch_that_does_not_run_is_told_of_and_waited_for(ovs: OvsNic) -> None:
+    nic = ovs.nic
+    ovs.choose("OpenVSwitch")
+    nic.stop()
+    ovs.stop_switching()
+    nic.start()
+    shown = ovs.wait_for_itself(lambda one: condition(one, "Ready").get("status") == "False")
+    assert condition(shown, "Ready")["reason"] in {"SwitchNotReady", "SwitchStopped"}
+    ovs.start_switching()
+    ovs.wait_for_itself(lambda one: condition(one, "Ready").get("status") == "True")
+    nic.plug_both()
+    assert nic.reach()
