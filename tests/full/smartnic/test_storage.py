@@ -15,6 +15,7 @@ from tests.daemon import is_ready
 from tests.full.smartnic.pair import LAB, NIC, Pair
 from tests.full.smartnic.target import HOST_NQN, NQN, PORT, Target
 
+pytestmark = pytest.mark.timeout(1500)
 GIB, MIB = 1 << 30, 1 << 20
 
 
