@@ -3,15 +3,17 @@
 In the lab ``smartnic`` (two emulated machines, KVM inside). CPU time is /proc/stat's of the emulated machine, without
 what its guests took (user and system less guest, irq and softirq). The NIC's own is shown beside it: it does the work.
 An emulated NIC has no switch in hardware, so every packet costs its cores; on a real one offloaded flows do not.
+
+Both machines note their CPU time and the port's packets once a second into files of their own. Of each run the seconds
+count in which most came through; nobody uses a console meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bench.harness import machine, table
 from bench.offload_lab import ADDRESSES, OUTSIDE, World, world
@@ -22,11 +24,22 @@ RULES = 100
 _WAYS = ("soft", "off")
 _TICK_MS = 10
 """USER_HZ is 100: /proc/stat counts hundredths of a second (proc(5))."""
+_AROUND = 6
+"""Seconds of traffic before and after those that may count."""
+
+
+class Sample(NamedTuple):
+    """``busy_ms`` since the machine's start; packets and bytes from the function and to it."""
+
+    second: int
+    busy_ms: float
+    received: tuple[int, int]
+    sent: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one run: CPU milliseconds of host and NIC, and how much traffic came through (packets, or MB of TCP)."""
+    """Each a second: CPU milliseconds of host and NIC, and what came through, 1,000 packets or MB of TCP."""
 
     host_ms: float
     nic_ms: float
@@ -35,117 +48,113 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``run`` makes the traffic of one way and tells how much came through. ``unit`` is what it is counted in."""
+    """Without a ``rate`` (packets a second) it is TCP, as fast as it goes. ``outwards``: the guest sends."""
 
-    name: str
-    unit: str
-    run: Callable[[World, str], float]
+    outwards: bool
+    size: int = 0
+    rate: int = 0
+
+    @property
+    def name(self) -> str:
+        direction = "out" if self.outwards else "in"
+        return f"UDP {direction}, {self.size} bytes, {self.rate:,}/s" if self.rate else f"TCP {direction}"
+
+
+_LOADS = (
+    Load(True, 64, 1000), Load(True, 64, 4000), Load(True, 512, 2000), Load(True, 1500, 2000),
+    Load(False, 64, 2000), Load(False, 1500, 2000), Load(True), Load(False),
+)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=8, help="of traffic in each run")
+    parser.add_argument("--seconds", type=int, default=8, help="that count of each run")
     arguments = parser.parse_args()
-    loads = _loads(arguments.seconds)
     print(f"Measured on {machine()} by `python -m bench.offload`.\n")
+    taken: dict[tuple[Load, str], list[Cost]] = {}
     with world(RULES) as here:
-        taken: dict[tuple[str, str], list[Cost]] = {}
         for _ in range(arguments.rounds):
-            for load in loads:
+            for load in _LOADS:
                 for way in _WAYS:
-                    taken.setdefault((load.name, way), []).append(_measure(here, load, way))
-    rows = [_row(load, taken[load.name, "soft"], taken[load.name, "off"]) for load in loads]
+                    taken.setdefault((load, way), []).append(_measure(here, load, way, arguments.seconds))
+    rows = [_row(load, taken[load, "soft"], taken[load, "off"]) for load in _LOADS]
     head = (
         "traffic", "a unit is", "host, software", "host, offloaded", "host's ratio", "NIC, software", "NIC, offloaded",
-        "came through, software", "offloaded",
+        "units a second, software", "offloaded",
     )  # fmt: skip
     print(table(f"CPU time for traffic, {RULES} firewall rules (ms a unit, medians)", rows, head))
-
-
-def _measure(here: World, load: Load, way: str) -> Cost:
-    before = busy_ms(here.host), busy_ms(here.nic)
-    amount = load.run(here, way)
-    after = busy_ms(here.host), busy_ms(here.nic)
-    return Cost(after[0] - before[0], after[1] - before[1], amount)
-
-
-def busy_ms(of: LabMachine) -> float:
-    """CPU time that all CPUs of a machine spent since its start, its guests' left out."""
-    fields = [int(word) for word in of.shell("head -n 1 /proc/stat").split()[1:]]
-    user, nice, system, _idle, _wait, irq, softirq, _steal, guest, guest_nice = fields[:10]
-    return float((user + nice + system + irq + softirq - guest - guest_nice) * _TICK_MS)
+    print("With everything else that runs on them: the daemons of both, and what the guests' machines do when idle.\n")
 
 
 def _row(load: Load, soft: list[Cost], off: list[Cost]) -> tuple[str, ...]:
-    host = [statistics.median(cost.host_ms / max(cost.amount, 1e-9) for cost in costs) for costs in (soft, off)]
-    nic = [statistics.median(cost.nic_ms / max(cost.amount, 1e-9) for cost in costs) for costs in (soft, off)]
-    through = [statistics.median(cost.amount for cost in costs) for costs in (soft, off)]
-    ratio = f"{host[0] / host[1]:.1f}" if host[1] > 0 else "more than can be measured"
+    host = [statistics.median(cost.host_ms / cost.amount for cost in costs) for costs in (soft, off)]
+    nic = [statistics.median(cost.nic_ms / cost.amount for cost in costs) for costs in (soft, off)]
+    rate = [statistics.median(cost.amount for cost in costs) for costs in (soft, off)]
+    ratio = f"{host[0] / host[1]:.1f}" if host[1] > 0 else "too little to be measured"
     return (
-        load.name, load.unit, f"{host[0]:.2f}", f"{host[1]:.2f}", ratio, f"{nic[0]:.2f}", f"{nic[1]:.2f}",
-        f"{through[0]:.1f}", f"{through[1]:.1f}",
+        load.name, "1,000 packets" if load.rate else "MB", f"{host[0]:.1f}", f"{host[1]:.1f}", ratio,
+        f"{nic[0]:.1f}", f"{nic[1]:.1f}", f"{rate[0]:.2f}", f"{rate[1]:.2f}",
     )  # fmt: skip
 
 
-# -- loads ----------------------------------------------------------------------------------------------------------
-def _loads(seconds: int) -> tuple[Load, ...]:
-    outwards = [(64, 1000), (64, 4000), (512, 2000), (1500, 2000)]
-    inwards = [(64, 2000), (1500, 2000)]
-    return (
-        *(_udp(size, rate, seconds, outwards=True) for size, rate in outwards),
-        *(_udp(size, rate, seconds, outwards=False) for size, rate in inwards),
-        Load("TCP out", "MB", lambda here, way: _tcp(here, way, seconds, outwards=True)),
-        Load("TCP in", "MB", lambda here, way: _tcp(here, way, seconds, outwards=False)),
+def _measure(here: World, load: Load, way: str, seconds: int) -> Cost:
+    lasts = seconds + 2 * _AROUND
+    for each in (here.host, here.nic):
+        each.shell(_SAMPLER.format(count=lasts + _AROUND, link=here.interfaces[way] if each is here.nic else "lo"))
+    if load.rate:
+        here.run(way, _udp(here, load, way, lasts), in_guest=load.outwards)
+    else:
+        here.run(way, "nc -l -p 5001 </dev/null >/dev/null 2>&1 &", in_guest=not load.outwards)
+        to = OUTSIDE if load.outwards else ADDRESSES[way]
+        here.run(way, f"timeout {lasts} nc {to} 5001 </dev/zero >/dev/null 2>&1", in_guest=load.outwards)
+    return _best(_samples(here.nic), _samples(here.host), load, seconds)
+
+
+def _udp(here: World, load: Load, way: str, seconds: int) -> str:
+    source, to = (ADDRESSES[way], OUTSIDE) if load.outwards else (OUTSIDE, ADDRESSES[way])
+    link, mac = ("eth0", here.outside_mac) if load.outwards else ("out1", here.macs[way])
+    ports = ("udp_dst_min 9", "udp_dst_max 9", "udp_src_min 9", "udp_src_max 9", "clone_skb 0")
+    size = (f"count {load.rate * seconds}", f"pkt_size {load.size}", f"ratep {load.rate}")
+    return generator.script(
+        link, *size, f"dst {to}", f"dst_mac {mac}", f"src_min {source}", f"src_max {source}", *ports
     )
 
 
-def _udp(size: int, rate: int, seconds: int, *, outwards: bool) -> Load:
-    def run(here: World, way: str) -> float:
-        count = rate * seconds
-        seen = _received_outside if outwards else _received_by_guest
-        before = seen(here, way)
-        if outwards:
-            here.guest(way, _pktgen("eth0", here.outside_mac, ADDRESSES[way], OUTSIDE, size, rate, count))
-        else:
-            here.outside(_pktgen("out1", here.macs[way], OUTSIDE, ADDRESSES[way], size, rate, count))
-        return (seen(here, way) - before) / 1000
-
-    direction = "out" if outwards else "in"
-    return Load(f"UDP {direction}, {size} bytes at {rate}/s", "1,000 packets", run)
+# -- samples --------------------------------------------------------------------------------------------------------
+_SAMPLER = """
+s=/sys/class/net/{link}/statistics
+(for i in $(seq {count}); do read c </proc/stat; read a <$s/rx_packets; read b <$s/rx_bytes; read d <$s/tx_packets
+read e <$s/tx_bytes; echo "$(date +%s) $c $a $b $d $e"; sleep 1; done) >/tmp/samples 2>/dev/null &
+"""
 
 
-def _pktgen(link: str, to_mac: str, source: str, to: str, size: int, rate: int, count: int) -> str:
-    ports = ("udp_dst_min 9", "udp_dst_max 9", "udp_src_min 9", "udp_src_max 9")
-    source_words = (f"src_min {source}", f"src_max {source}")
-    sizes = (f"count {count}", f"pkt_size {size}", f"ratep {rate}", "clone_skb 0")
-    return generator.script(link, *sizes, f"dst {to}", f"dst_mac {to_mac}", *source_words, *ports)
+def _samples(of: LabMachine) -> list[Sample]:
+    return [_sample(line.split()) for line in of.shell("cat /tmp/samples").splitlines() if " cpu " in line]
 
 
-def _received_outside(here: World, _way: str) -> float:
-    return float(here.outside("cat /sys/class/net/out1/statistics/rx_packets").split()[-1])
+def _sample(words: list[str]) -> Sample:
+    user, nice, system, _idle, _wait, irq, softirq, _steal, guest, guest_nice = map(int, words[2:12])
+    busy = (user + nice + system + irq + softirq - guest - guest_nice) * _TICK_MS
+    received_packets, received_bytes, sent_packets, sent_bytes = map(int, words[12:16])
+    return Sample(int(words[0]), busy, (received_packets, received_bytes), (sent_packets, sent_bytes))
 
 
-def _received_by_guest(here: World, way: str) -> float:
-    return float(here.guest(way, "cat /sys/class/net/eth0/statistics/rx_packets").split()[-1])
+def _best(nic: list[Sample], host: list[Sample], load: Load, seconds: int) -> Cost:
+    """Of the seconds in which most came through."""
 
+    def came(first: Sample, last: Sample) -> float:
+        counts = [(one.received if load.outwards else one.sent)[0 if load.rate else 1] for one in (first, last)]
+        return (counts[1] - counts[0]) / (1e3 if load.rate else 1e6)
 
-def _tcp(here: World, way: str, seconds: int, *, outwards: bool) -> float:
-    """MB that came through in about ``seconds``."""
-    send = f"timeout {seconds} cat /dev/zero | nc -w 2"
-    if outwards:
-        here.outside("nc -l -p 5001 </dev/null 2>/dev/null | wc -c >/tmp/heard & sleep 0.2")
-        here.guest(way, f"{send} {OUTSIDE} 5001")
-        heard = here.outside(
-            "for i in $(seq 50); do [ -s /tmp/heard ] && break; sleep 0.2; done; cat /tmp/heard; rm /tmp/heard"
-        )
-    else:
-        here.guest(way, "nc -l -p 5001 </dev/null 2>/dev/null | wc -c >/tmp/heard & sleep 0.2")
-        here.outside(f"{send} {ADDRESSES[way]} 5001")
-        heard = here.guest(
-            way, "for i in $(seq 50); do [ -s /tmp/heard ] && break; sleep 0.2; done; cat /tmp/heard; rm /tmp/heard"
-        )
-    return int(re.findall(r"\d+", heard)[-1]) / 1e6
+    windows = [(one, other) for one in nic for other in nic if seconds <= other.second - one.second <= seconds + 1]
+    first, last = max(windows, key=lambda window: came(*window) / (window[1].second - window[0].second))
+    began = min(host, key=lambda one: abs(one.second - first.second))
+    ended = min(host, key=lambda one: abs(one.second - last.second))
+    lasted = last.second - first.second
+    # By the second: the two machines' clocks and samples are not the same to the tenth.
+    host_ms = (ended.busy_ms - began.busy_ms) / (ended.second - began.second)
+    return Cost(host_ms, (last.busy_ms - first.busy_ms) / lasted, max(came(first, last) / lasted, 1e-6))
 
 
 if __name__ == "__main__":

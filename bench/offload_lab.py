@@ -25,21 +25,21 @@ _TRUNK_MAC = "52:54:00:ca:01:03"
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """``macs``: of the guests, by their names. ``outside_mac``: of the namespace's interface."""
+    """By the guests' names: ``macs`` of theirs, and on the NIC the ``interfaces`` that their traffic passes.
+    ``outside_mac``: of the namespace's interface."""
 
     host: LabMachine
     nic: LabMachine
     macs: dict[str, str]
+    interfaces: dict[str, str]
     outside_mac: str
 
-    def outside(self, script: str) -> str:
-        """What a script prints in the namespace outside."""
-        return self.nic.shell(
-            f"cat >/tmp/outside <<'OUTSIDE'\n{script}\nOUTSIDE\n/usr/bin/ip netns exec out sh /tmp/outside"
-        )
-
-    def guest(self, name: str, script: str) -> str:
-        return self.host.guest_shell(name, script)
+    def run(self, name: str, script: str, *, in_guest: bool) -> str:
+        """What a script prints in the guest ``name``, or else in the namespace outside."""
+        if in_guest:
+            return self.host.guest_shell(name, script)
+        run = "/usr/bin/ip netns exec out sh /tmp/outside"
+        return self.nic.shell(f"cat >/tmp/outside <<'OUTSIDE'\n{script}\nOUTSIDE\n{run}")
 
 
 @contextmanager
@@ -80,6 +80,8 @@ def _furnish(host: LabMachine, nic: LabMachine, rules: int, folder: Path) -> Wor
     host.create("network", _network("soft", {"uplinks": [own]}), namespace=None)
     host.wait_for("network", "soft", is_ready, namespace=None)
     host.create("firewallpolicy", _policy(rules))
+    # Waiting for a guest that is idle would be counted as the host's own work.
+    host.shell("echo 0 >/sys/module/kvm/parameters/halt_poll_ns")
     macs = {}
     for name, address in ADDRESSES.items():
         nics = [{"name": "eth0", "networkRef": {"name": name}, "addresses": [address]}]
@@ -91,7 +93,9 @@ def _furnish(host: LabMachine, nic: LabMachine, rules: int, folder: Path) -> Wor
         macs[name] = str(dig(running, "status", "networks", 0, "mac"))
         _set_up_guest(host, name, address, module_bytes)
     _await_policy(host, nic)
-    return World(host, nic, macs, outside_mac)
+    ports = {"soft": "host-trunk", "off": "off-eth0"}
+    interfaces = {name: str(dig(nic.get("port", port), "status", "interface")) for name, port in ports.items()}
+    return World(host, nic, macs, interfaces, outside_mac)
 
 
 def _network(name: str, bridge: JsonObject, **more: object) -> JsonObject:

@@ -6,6 +6,9 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV="$ROOT/.venv"
 cd "$ROOT"
 
+# System tests that take minutes: make test-full has them, so that make test keeps to its ten.
+SLOW_SYSTEM_TESTS=(tests/system/network/hosted tests/system/network/ovs tests/system/smartnic)
+
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
