@@ -21,6 +21,7 @@ GIB, MIB = 1 << 30, 1 << 20
 
 @pytest.fixture(scope="module")
 def target(pair: Pair) -> Target:
+    pair.host.make_micro_image()
     target = Target(pair.nic)
     target.start()
     return target
