@@ -24,7 +24,7 @@ RULES = 100
 _WAYS = ("soft", "off")
 _TICK_MS = 10
 """USER_HZ is 100: /proc/stat counts hundredths of a second (proc(5))."""
-_AROUND = 6
+_AROUND = 3
 """Seconds of traffic before and after those that may count."""
 
 
@@ -66,19 +66,24 @@ _LOADS = (
 )  # fmt: skip
 
 
+_HEAVY = (Load(True, 64, 4000), Load(False, 1500, 2000), Load(True), Load(False))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=8, help="that count of each run")
+    parser.add_argument("--quick", action="store_true", help="only what loads a host most")
     arguments = parser.parse_args()
+    loads = _HEAVY if arguments.quick else _LOADS
     print(f"Measured on {machine()} by `python -m bench.offload`.\n")
     taken: dict[tuple[Load, str], list[Cost]] = {}
     with world(RULES) as here:
         for _ in range(arguments.rounds):
-            for load in _LOADS:
+            for load in loads:
                 for way in _WAYS:
                     taken.setdefault((load, way), []).append(_measure(here, load, way, arguments.seconds))
-    rows = [_row(load, taken[load, "soft"], taken[load, "off"]) for load in _LOADS]
+    rows = [_row(load, taken[load, "soft"], taken[load, "off"]) for load in loads]
     head = (
         "traffic", "a unit is", "host, software", "host, offloaded", "host's ratio", "NIC, software", "NIC, offloaded",
         "units a second, software", "offloaded",
