@@ -11,6 +11,7 @@ count in which most came through; nobody uses a console meanwhile.
 from __future__ import annotations
 
 import argparse
+import secrets
 import statistics
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -105,15 +106,17 @@ def _row(load: Load, soft: list[Cost], off: list[Cost]) -> tuple[str, ...]:
 
 def _measure(here: World, load: Load, way: str, seconds: int) -> Cost:
     lasts = seconds + 2 * _AROUND
+    file = f"/tmp/samples-{secrets.token_hex(4)}"
     for each in (here.host, here.nic):
-        each.shell(_SAMPLER.format(count=lasts + _AROUND, link=here.interfaces[way] if each is here.nic else "lo"))
+        link = here.interfaces[way] if each is here.nic else "lo"
+        each.shell(_SAMPLER.format(count=lasts + _AROUND, link=link, file=file))
     if load.rate:
         here.run(way, _udp(here, load, way, lasts), in_guest=load.outwards)
     else:
         here.run(way, "nc -l -p 5001 </dev/null >/dev/null 2>&1 &", in_guest=not load.outwards)
         to = OUTSIDE if load.outwards else ADDRESSES[way]
         here.run(way, f"timeout {lasts} nc {to} 5001 </dev/zero >/dev/null 2>&1", in_guest=load.outwards)
-    return _best(_samples(here.nic), _samples(here.host), load, seconds)
+    return _best(_samples(here.nic, file), _samples(here.host, file), load, seconds)
 
 
 def _udp(here: World, load: Load, way: str, seconds: int) -> str:
@@ -130,12 +133,12 @@ def _udp(here: World, load: Load, way: str, seconds: int) -> str:
 _SAMPLER = """
 s=/sys/class/net/{link}/statistics
 (for i in $(seq {count}); do read c </proc/stat; read a <$s/rx_packets; read b <$s/rx_bytes; read d <$s/tx_packets
-read e <$s/tx_bytes; echo "$(date +%s) $c $a $b $d $e"; sleep 1; done) >/tmp/samples 2>/dev/null &
+read e <$s/tx_bytes; echo "$(date +%s) $c $a $b $d $e"; sleep 1; done) >{file} 2>/dev/null &
 """
 
 
-def _samples(of: LabMachine) -> list[Sample]:
-    return [_sample(line.split()) for line in of.shell("cat /tmp/samples").splitlines() if " cpu " in line]
+def _samples(of: LabMachine, file: str) -> list[Sample]:
+    return [_sample(line.split()) for line in of.shell(f"cat {file}").splitlines() if " cpu " in line]
 
 
 def _sample(words: list[str]) -> Sample:
