@@ -25,4 +25,5 @@ def daemon(shared_daemon: Daemon) -> Iterator[Daemon]:
     if shared_daemon.process is None:
         shared_daemon.start()
     shared_daemon.delete_all_vms()
+    shared_daemon.wait_no_volumes()
     assert shared_daemon.leftovers() == []
