@@ -7,7 +7,10 @@ VENV="$ROOT/.venv"
 cd "$ROOT"
 
 # System tests that take minutes: make test-full has them, so that make test keeps to its ten.
-SLOW_SYSTEM_TESTS=(tests/system/network/hosted tests/system/network/ovs tests/system/smartnic)
+SLOW_SYSTEM_TESTS=(
+  tests/system/network/hosted tests/system/network/ovs tests/system/smartnic
+  tests/system/daemon/test_cable.py tests/system/hypervisor/test_nbd.py tests/system/hypervisor/test_plugging.py
+)
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
