@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from carmel.controllers.placement import Places
 from carmel.controllers.runtime import EventKind, EventRecorder, Resources, condition, error_message, set_conditions
+from carmel.controllers.virtualmachine.hotplug import HotPlug
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
 from carmel.controllers.virtualmachine.launching import Launcher
-from carmel.controllers.virtualmachine.livedisks import LiveDisks
-from carmel.controllers.virtualmachine.livenics import LiveNics
 from carmel.controllers.virtualmachine.machineports import PortsOfMachines
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, Observed
 from carmel.controllers.virtualmachine.observing import Observer
@@ -25,8 +24,7 @@ from carmel.controllers.virtualmachine.steps import (
     Kill,
     Launch,
     Pause,
-    PlugDisk,
-    PlugNic,
+    Plug,
     PressButton,
     RecordEnd,
     Remove,
@@ -36,8 +34,7 @@ from carmel.controllers.virtualmachine.steps import (
     SettlePort,
     Step,
     Suspend,
-    UnplugDisk,
-    UnplugNic,
+    Unplug,
 )
 from carmel.controllers.virtualmachine.volumes import VolumesOfMachines, volume_name
 from carmel.errors import CarmelError
@@ -53,6 +50,7 @@ from carmel.resources.virtualmachine import (
     VirtualMachine,
 )
 
+_WORDS = {DeviceKind.NIC: "NIC", DeviceKind.DISK: "Disk"}
 _NORMAL_ENDS = frozenset({TerminationReason.GUEST_SHUTDOWN, TerminationReason.HOST_REQUEST})
 
 
@@ -65,8 +63,7 @@ class Actor:
     ports: PortsOfMachines
     hypervisor: Hypervisor
     launcher: Launcher
-    live_nics: LiveNics
-    live_disks: LiveDisks
+    hot_plug: HotPlug
     launched: LaunchedSpecs
     observer: Observer
     places: Places
@@ -88,7 +85,7 @@ class Actor:
                 await self._detach(vm, name)
             case SettlePort() | DropPort():
                 await self._port(step, observed)
-            case PlugNic() | UnplugNic() | PlugDisk() | UnplugDisk():
+            case Plug() | Unplug():
                 await self._plug(step, observed)
             case RecordEnd(termination):
                 await self._record_end(vm, termination)
@@ -111,40 +108,26 @@ class Actor:
         if view is not None:
             await self.ports.settle(observed.vm, view)
 
-    async def _plug(self, step: PlugNic | UnplugNic | PlugDisk | UnplugDisk, observed: Observed) -> None:
+    async def _plug(self, step: Plug | Unplug, observed: Observed) -> None:
         """What stands against it is told and remembered: the VM runs, and is not to look as if it did not."""
-        vm = observed.vm
+        vm, kind, name = observed.vm, step.kind, step.name
         machine = self.hypervisor.machine(vm.metadata.uid or "")
         if machine is None:
             return
-        nic = isinstance(step, PlugNic | UnplugNic)
-        word, name = ("NIC", step.nic) if isinstance(step, PlugNic | UnplugNic) else ("Disk", step.disk)
-        done = "Plugged" if isinstance(step, PlugNic | PlugDisk) else "Unplugged"
+        word = _WORDS[kind]
+        done = "Plugged" if isinstance(step, Plug) else "Unplugged"
         try:
-            await self._plug_or_unplug(step, machine, observed)
+            if isinstance(step, Plug):
+                await self.hot_plug.plug(machine, observed, kind, name)
+            else:
+                await self.hot_plug.unplug(machine, kind, name)
         except CarmelError as error:
-            wishes = vm.spec.networks if nic else vm.spec.disks
-            wish = next((one for one in wishes if one.name == name), None)
-            kind = DeviceKind.NIC if nic else DeviceKind.DISK
-            self.observer.plug_refused(machine, kind, name, wish, error)
+            self.observer.plug_refused(vm, machine, kind, name, error)
             self._tell(vm, f"{word}Not{done}", error_message(error), EventKind.WARNING)
             return
         self.observer.devices_changed(machine)
-        said = await self._nic_plugged(vm, name) if isinstance(step, PlugNic) else f"{word} {name}"
-        self._tell(vm, f"{word}{done}", said)
-
-    async def _plug_or_unplug(
-        self, step: PlugNic | UnplugNic | PlugDisk | UnplugDisk, machine: Machine, observed: Observed
-    ) -> None:
-        match step:
-            case PlugNic(name):
-                await self.live_nics.plug(machine, observed, name)
-            case UnplugNic(name):
-                await self.live_nics.unplug(machine, name)
-            case PlugDisk(name):
-                await self.live_disks.plug(machine, observed, name)
-            case UnplugDisk(name):
-                await self.live_disks.unplug(machine, name)
+        changed = isinstance(step, Plug) and kind is DeviceKind.NIC
+        self._tell(vm, f"{word}{done}", await self._nic_plugged(vm, name) if changed else f"{word} {name}")
 
     async def _nic_plugged(self, vm: VirtualMachine, nic: str) -> str:
         """With its MAC address, if the guest has known it by another."""

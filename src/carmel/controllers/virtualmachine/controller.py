@@ -14,10 +14,11 @@ from carmel.controllers.runtime.informer import Change
 from carmel.controllers.virtualmachine import ports as protocols
 from carmel.controllers.virtualmachine.acting import Actor
 from carmel.controllers.virtualmachine.guests import Guests
+from carmel.controllers.virtualmachine.hotplug import HotPlug
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
 from carmel.controllers.virtualmachine.launching import Launcher
-from carmel.controllers.virtualmachine.livedisks import LiveDisks
-from carmel.controllers.virtualmachine.livenics import LiveNics
+from carmel.controllers.virtualmachine.livedisks import PluggableDisks
+from carmel.controllers.virtualmachine.livenics import PluggableNics
 from carmel.controllers.virtualmachine.machineports import PortsOfMachines, concerns_vm
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, HostLimits, Observed
 from carmel.controllers.virtualmachine.observing import Observer, Reader
@@ -26,6 +27,7 @@ from carmel.controllers.virtualmachine.status import write_status
 from carmel.controllers.virtualmachine.steps import Plan, Step
 from carmel.controllers.virtualmachine.volumes import VolumesOfMachines
 from carmel.errors import CarmelError, NotFound
+from carmel.hypervisor.devices import DeviceKind
 from carmel.hypervisor.machine import Hypervisor
 from carmel.paths import Paths
 from carmel.placement.requests import request_of
@@ -278,8 +280,13 @@ def _build(
         ports=PortsOfMachines(runtime.store, ports),
         hypervisor=dependencies.hypervisor,
         launcher=launcher,
-        live_nics=LiveNics(dependencies.nics, dependencies.launched, dependencies.paths),
-        live_disks=LiveDisks(launcher.disk, dependencies.launched),
+        hot_plug=HotPlug(
+            dependencies.launched,
+            {
+                DeviceKind.NIC: PluggableNics(dependencies.nics, dependencies.paths),
+                DeviceKind.DISK: PluggableDisks(launcher.disk),
+            },
+        ),
         launched=dependencies.launched,
         observer=observer,
         places=dependencies.places,

@@ -6,6 +6,7 @@ Written, durably, before QEMU is started; so what runs is never unknown, wheneve
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import orjson
@@ -45,14 +46,18 @@ class LaunchedSpecs:
             ) from error
         self._known[uid] = launched
 
+    async def change(self, uid: str, changed: Callable[[Launched], Launched]) -> None:
+        """Of a VM of which nothing is known, nothing is changed. Raises as ``put`` does."""
+        launched = await self.get(uid)
+        if launched is not None:
+            await self.put(uid, changed(launched))
+
     async def recorded(self, uid: str) -> Recorded | None:
         launched = await self.get(uid)
         return launched.place if launched is not None else None
 
     async def record(self, uid: str, recorded: Recorded) -> None:
-        launched = await self.get(uid)
-        if launched is not None:
-            await self.put(uid, replace(launched, place=recorded))
+        await self.change(uid, lambda launched: replace(launched, place=recorded))
 
     def forget(self, uid: str) -> None:
         """The file goes with the VM's directory."""

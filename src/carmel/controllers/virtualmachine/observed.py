@@ -8,6 +8,7 @@ from datetime import datetime
 
 from carmel.controllers.placement.places import PlaceView
 from carmel.controllers.placement.recorded import Recorded
+from carmel.hypervisor.devices import DeviceKind
 from carmel.hypervisor.machine import Launch, MachineState
 from carmel.resources.image import Image
 from carmel.resources.network import Network
@@ -153,10 +154,8 @@ class Observed:
     missing_secrets: tuple[str, ...] = ()
     former_volumes: tuple[str, ...] = ()
     """Volumes that the status says are attached and the spec does not name any more."""
-    nic_refusals: Mapping[str, PlugRefusal] = field(default_factory=dict)
-    """Why NICs that are to come or go do not, by their names."""
-    disk_refusals: Mapping[str, PlugRefusal] = field(default_factory=dict)
-    """The same of disks."""
+    plug_refusals: Mapping[tuple[DeviceKind, str], PlugRefusal] = field(default_factory=dict)
+    """Why NICs and disks that are to come or go do not, by kind and name."""
     former_ports: tuple[str, ...] = ()
     """Ports that were made for NICs that the VM has no more: neither its spec nor, while it runs, its machine."""
 

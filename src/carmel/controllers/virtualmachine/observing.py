@@ -10,7 +10,6 @@ from carmel.controllers.placement.places import Suspended
 from carmel.controllers.runtime import Clock, Key, Resources, error_message
 from carmel.controllers.virtualmachine.guests import Guests
 from carmel.controllers.virtualmachine.launched import LaunchedSpecs
-from carmel.controllers.virtualmachine.livenics import TRY_AGAIN_SECONDS
 from carmel.controllers.virtualmachine.machineports import as_plugged, has_port, is_made_for, port_name, wanted_spec
 from carmel.controllers.virtualmachine.observed import (
     ButtonPress,
@@ -37,6 +36,9 @@ from carmel.resources.network import Network, NetworkProvider
 from carmel.resources.port import Port
 from carmel.resources.virtualmachine import Disk, NetworkInterface, VirtualMachine
 from carmel.resources.volume import Volume
+
+TRY_AGAIN_SECONDS = 60.0
+"""After the guest did not let go of a NIC or disk, or one could not be plugged for a reason that may pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,7 @@ class Observer:
             resumed=self._run(machine).resumed if machine is not None else None,
             disks=tuple([await self._disk(vm, disk) for disk in vm.spec.disks]),
             nics=tuple([await self._nic(vm, nic, plugged) for nic in vm.spec.networks]),
-            nic_refusals=self._refusals(machine, DeviceKind.NIC, vm.spec.networks),
-            disk_refusals=self._refusals(machine, DeviceKind.DISK, vm.spec.disks),
+            plug_refusals=self._plug_refusals(vm, machine),
             kernel_image=await self._kernel_image(vm),
             missing_secrets=tuple(await self._missing_secrets(vm)),
             former_volumes=_former_volumes(vm),
@@ -133,11 +134,11 @@ class Observer:
         self._run(machine).resumed = None
 
     def plug_refused(
-        self, machine: Machine, kind: DeviceKind, name: str, wish: NetworkInterface | Disk | None, error: CarmelError
+        self, vm: VirtualMachine, machine: Machine, kind: DeviceKind, name: str, error: CarmelError
     ) -> None:
-        """Remember that a NIC or disk did not come (as ``wish``), or go (``None``)."""
+        """Remember that a NIC or disk did not come as ``vm`` wishes, or go."""
         until = self.clock.monotonic() + TRY_AGAIN_SECONDS if error.retryable else None
-        self._run(machine).refused[kind, name] = _Refused(wish, error_message(error), until)
+        self._run(machine).refused[kind, name] = _Refused(wish_of(vm, kind, name), error_message(error), until)
 
     def devices_changed(self, machine: Machine) -> None:
         """One came or went: others may have room, and what hinders a migration may be another."""
@@ -205,17 +206,15 @@ class Observer:
             nic, network, await self._port(vm, held, await self._network(held.network_ref.name) if other else network)
         )
 
-    def _refusals(
-        self, machine: Machine | None, kind: DeviceKind, wishes: Sequence[NetworkInterface] | Sequence[Disk]
-    ) -> dict[str, PlugRefusal]:
+    def _plug_refusals(self, vm: VirtualMachine, machine: Machine | None) -> dict[tuple[DeviceKind, str], PlugRefusal]:
         """Those that still are about what is wanted."""
         if machine is None:
             return {}
-        wanted, now = {wish.name: wish for wish in wishes}, self.clock.monotonic()
+        now = self.clock.monotonic()
         return {
-            name: PlugRefusal(one.message, None if one.until is None else one.until - now)
-            for (of, name), one in self._run(machine).refused.items()
-            if of is kind and one.wish == wanted.get(name) and (one.until is None or one.until > now)
+            (kind, name): PlugRefusal(one.message, None if one.until is None else one.until - now)
+            for (kind, name), one in self._run(machine).refused.items()
+            if one.wish == wish_of(vm, kind, name) and (one.until is None or one.until > now)
         }
 
     async def _port(self, vm: VirtualMachine, nic: NetworkInterface, network: Network | None) -> PortView | None:
@@ -249,6 +248,12 @@ class Observer:
             elif reference.key not in (secret.data or {}):
                 missing.append(f"key {reference.key} in Secret {reference.name}")
         return missing
+
+
+def wish_of(vm: VirtualMachine, kind: DeviceKind, name: str) -> NetworkInterface | Disk | None:
+    """As what the spec wants the device; ``None``: not at all."""
+    wishes: Sequence[NetworkInterface | Disk] = vm.spec.networks if kind is DeviceKind.NIC else vm.spec.disks
+    return next((one for one in wishes if one.name == name), None)
 
 
 def secret_references(vm: VirtualMachine) -> list[SecretKeyReference]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from carmel.controllers.placement.words import refusal_sentence
-from carmel.controllers.virtualmachine.livedisks import disk_steps
-from carmel.controllers.virtualmachine.livenics import nic_steps
+from carmel.controllers.virtualmachine.livedisks import live_disks
+from carmel.controllers.virtualmachine.livenics import live_nics
 from carmel.controllers.virtualmachine.machineports import is_settled
 from carmel.controllers.virtualmachine.observed import FINALIZER, HOST_LABEL, LIVE, MachineView, Observed
 from carmel.controllers.virtualmachine.restarts import Start, StartLater, StayOff, decide_start, restart_pending
@@ -92,9 +92,8 @@ def _with_devices(plan: Plan, observed: Observed, ports: tuple[Step, ...]) -> Pl
     """Ports, NICs and disks of a VM that runs, or stands still as it is to."""
     steps = ports
     if not steps and (plan.ready.ok or plan.ready == PAUSED):
-        steps = nic_steps(observed) or disk_steps(observed)
-    refusals = (*observed.nic_refusals.values(), *observed.disk_refusals.values())
-    again = [one.again for one in refusals if one.again is not None]
+        steps = live_nics(observed).next_step() or live_disks(observed).next_step()
+    again = [one.again for one in observed.plug_refusals.values() if one.again is not None]
     if plan.look_again is not None:
         again.append(plan.look_again)
     return replace(plan, steps=steps, look_again=min(again, default=None))

@@ -7,8 +7,8 @@ from typing import Any
 
 from carmel.controllers.placement.words import placed_sentence, refusal_sentence
 from carmel.controllers.runtime.conditions import Truth, condition, remove_condition, set_conditions
-from carmel.controllers.virtualmachine.livedisks import disks_need_restart, unplugged_disks
-from carmel.controllers.virtualmachine.livenics import restart_needed, unplugged
+from carmel.controllers.virtualmachine.livedisks import live_disks
+from carmel.controllers.virtualmachine.livenics import live_nics
 from carmel.controllers.virtualmachine.observed import FINALIZER, MachineView, Observed
 from carmel.controllers.virtualmachine.steps import Ready
 from carmel.controllers.virtualmachine.waiting import refusals
@@ -61,7 +61,8 @@ def write_status(vm: VirtualMachine, observed: Observed, ready: Ready) -> None:
         set_conditions(status, [condition(RESTART_REQUIRED, "True", "SpecChanged", message)], observed.now)
     else:
         remove_condition(status, RESTART_REQUIRED)
-    for type_, waiting in ((NICS_PLUGGED, unplugged(observed)), (DISKS_PLUGGED, unplugged_disks(observed))):
+    for type_, devices in ((NICS_PLUGGED, live_nics(observed)), (DISKS_PLUGGED, live_disks(observed))):
+        waiting = devices.waiting()
         if waiting:
             message = "; ".join(f"{name}: {why}" for name, why in waiting)
             set_conditions(status, [condition(type_, "False", "Waiting", message)], observed.now)
@@ -82,8 +83,8 @@ def changed_fields(observed: Observed) -> list[str]:
     was, wanted = _comparable(observed.launched.spec), _comparable(observed.vm.spec)
     changed = [name for name in _READ_AT_START if was[name] != wanted[name]]
     aliases = {name: field.alias or name for name, field in VirtualMachineSpec.model_fields.items()}
-    changed += ["disks"] if disks_need_restart(observed) else []
-    changed += ["networks"] if restart_needed(observed) else []
+    changed += ["disks"] if live_disks(observed).need_restart() else []
+    changed += ["networks"] if live_nics(observed).need_restart() else []
     near = ["spec.placement.near"] if _near(observed.launched.spec) != _near(observed.vm.spec) else []
     return [*(f"spec.{aliases[name]}" for name in changed), *near]
 

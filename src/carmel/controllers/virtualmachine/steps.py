@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from carmel.hypervisor.devices import DeviceKind
 from carmel.placement.model import Refusal, Request
 from carmel.resources.virtualmachine import Disk, Termination
 
@@ -42,31 +43,19 @@ class DropPort:
 
 
 @dataclass(frozen=True, slots=True)
-class PlugNic:
-    """Plug the NIC of this name into the running VM."""
+class Plug:
+    """Plug the NIC or disk of this name into the running VM: what it needs is there (a disk's Volume is attached)."""
 
-    nic: str
-
-
-@dataclass(frozen=True, slots=True)
-class UnplugNic:
-    """Have the running guest let go of a NIC that the spec has no more."""
-
-    nic: str
+    kind: DeviceKind
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
-class PlugDisk:
-    """Plug the disk of this name into the running VM: its Volume is attached."""
+class Unplug:
+    """Have the running guest let go of a NIC or disk that the spec has no more, or wants to be another."""
 
-    disk: str
-
-
-@dataclass(frozen=True, slots=True)
-class UnplugDisk:
-    """Have the running guest let go of a disk that the spec has no more."""
-
-    disk: str
+    kind: DeviceKind
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +134,8 @@ Step = (
     | DetachVolume
     | SettlePort
     | DropPort
-    | PlugNic
-    | UnplugNic
-    | PlugDisk
-    | UnplugDisk
+    | Plug
+    | Unplug
     | Reserve
     | Launch
     | Repin

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from carmel.controllers.runtime import find_condition
-from carmel.controllers.virtualmachine.livenics import TRY_AGAIN_SECONDS
+from carmel.controllers.virtualmachine.observing import TRY_AGAIN_SECONDS
 from carmel.errors import Refused
 from carmel.hypervisor.config import DiskConfig
 from carmel.resources.core import EVENT

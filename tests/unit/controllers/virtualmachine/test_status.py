@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from carmel.controllers.runtime import find_condition
-from carmel.controllers.virtualmachine.observed import GuestView, Launched
+from carmel.controllers.virtualmachine.observed import DiskView, GuestView, Launched
 from carmel.controllers.virtualmachine.planning import make_plan
 from carmel.controllers.virtualmachine.status import changed_fields, write_status
 from carmel.hypervisor.machine import MachineState
@@ -69,8 +69,9 @@ def test_changes_that_wait_for_a_restart_are_named() -> None:
     changed = vm(memory={"size": "2Gi"}, disks=[{"name": "d", "size": "1Gi", "deletePolicy": "Retain"}])
     changed.spec.bios_uuid = "8c1a6f3e-0000-4000-8000-000000000001"
     changed.spec.restart_policy = changed.spec.restart_policy.__class__.NEVER
-    assert changed_fields(replace(observed, vm=changed)) == ["spec.memory", "spec.biosUUID"]
-    one = written(replace(observed, vm=changed))
+    observed = replace(observed, vm=changed, disks=tuple(DiskView(one, "w-d", None) for one in changed.spec.disks))
+    assert changed_fields(observed) == ["spec.memory", "spec.biosUUID"]
+    one = written(observed)
     assert truth(one, "RestartRequired") == ("True", "SpecChanged")
     assert find_condition(written(replace(observed, vm=one, machine=None)).status, "RestartRequired") is None
 
