@@ -15,11 +15,12 @@ from carmel.cli.text import safe
 from carmel.client.api import Client, Selection
 from carmel.client.contexts import choose_context
 from carmel.client.endpoint import Context, Endpoint, HttpsEndpoint
-from carmel.client.objects import JsonObject, dig, metadata
+from carmel.client.objects import JsonObject, condition, dig, metadata
 from carmel.errors import NotFound, Refused
 from carmel.smartnic.credentials import split_address
 from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS, SMART_NICS
 from carmel.smartnic.mirror import ORDER, Change, Difference, HostObjects, Verb, compare, wanted_on
+from carmel.smartnic.schemas import read_schemas
 from carmel.smartnic.syncing import make
 
 _DONE = {Verb.CREATE: "created", Verb.UPDATE: "changed", Verb.DELETE: "deleted"}
@@ -40,7 +41,8 @@ def sync_nic(
     wanted = wanted_on(name, str(host), read_host(session.client))
     with Client(administrator_context(session, smart_nic, nic_context)) as nic:
         there = {kind: nic.list(kind, Selection(None)).get("items") or [] for kind in ORDER}
-        difference = compare(wanted, there, str(host))
+        other_version = condition(smart_nic, "VersionSkew").get("status") == "True"
+        difference = compare(wanted, there, str(host), read_schemas(nic) if other_version else {})
         show(name, difference, output)
         if dry_run or not difference.changes:
             return
@@ -119,6 +121,11 @@ def show(name: str, difference: Difference, output: Output | None) -> None:
         click.echo(line_of(change))
     for note in difference.notes:
         click.echo(f"note: {safe(note)}", err=True)
+    for unknown in difference.left_out:
+        click.echo(f"note: the NIC's version does not know of {safe(unknown)}", err=True)
+    if not difference.changes and difference.left_out:
+        click.echo(f"SmartNIC {name} has all that its version knows of")
+        return
     if not difference.changes:
         click.echo(f"SmartNIC {name} has all that it should have")
 
@@ -162,6 +169,7 @@ def _document(name: str, difference: Difference) -> JsonObject:
             for change in difference.changes
         ],
         "notes": list(difference.notes),
+        "leftOut": list(difference.left_out),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from carmel.resources.firewallpolicy import FirewallPolicy
 from carmel.resources.network import Network
 from carmel.resources.port import DataPlane, Port
 from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS
+from carmel.smartnic.schemas import Schemas, known_part
 
 MIRRORED_FROM = "carmel.dev/mirrored-from"
 ORDER = (NAMESPACES, NETWORKS, POLICIES, PORTS)
@@ -66,15 +68,17 @@ class Change:
     @property
     def called(self) -> str:
         """``Port default/web-eth0``."""
-        return f"{self.kind.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind.kind} {self.name}"
+        return _words(self.kind, self.namespace, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """``changes`` in the order in which they are made. ``notes``: sentences about what is left as it is."""
+    """``changes`` in the order in which they are made. ``notes``: sentences about what is left as it is.
+    ``left_out``: objects with the fields that a NIC of another version does not know (``Network lan: spec.mtu``)."""
 
     changes: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 Wanted = Mapping[ResourceType, Sequence[JsonObject]]
@@ -143,17 +147,27 @@ def _network_spec(network: JsonObject) -> JsonObject:
 
 
 # -- what is missing --------------------------------------------------------------------------------------------------
-def compare(wanted: Wanted, there: Mapping[ResourceType, Iterable[JsonObject]], host: str) -> Difference:
-    """``there`` is what the NIC has; kinds that are not in it are left out of the comparison."""
+def compare(
+    wanted: Wanted,
+    there: Mapping[ResourceType, Iterable[JsonObject]],
+    host: str,
+    schemas: Schemas = MappingProxyType({}),
+) -> Difference:
+    """``there`` is what the NIC has; kinds that are not in it are left out of the comparison. ``schemas``: those of a
+    NIC of another version."""
     changes: list[Change] = []
     notes: list[str] = []
+    left_out: list[str] = []
     removals: list[Change] = []
     used = {("", str(dig(port, "spec", "networkRef", "name"))) for port in wanted.get(PORTS, ())}
     for kind in ORDER:
         if kind not in there:
             continue
         known = {_key(one): one for one in there[kind]}
-        for obj in wanted.get(kind, ()):
+        for whole in wanted.get(kind, ()):
+            obj, unknown = known_part(schemas.get(kind.kind, {}), whole)
+            if unknown:
+                left_out.append(f"{_called(kind, obj)}: {', '.join(unknown)}")
             found = _bring_about(kind, obj, known.pop(_key(obj), None), host)
             if isinstance(found, str):
                 notes.append(found)
@@ -161,7 +175,7 @@ def compare(wanted: Wanted, there: Mapping[ResourceType, Iterable[JsonObject]], 
                 changes.append(found)
         left = [one for key, one in known.items() if kind is not NETWORKS or key not in used]
         removals += _removals(kind, left, host)
-    return Difference((*changes, *reversed(removals)), tuple(notes))
+    return Difference((*changes, *reversed(removals)), tuple(notes), tuple(left_out))
 
 
 def _bring_about(kind: ResourceType, obj: JsonObject, there: JsonObject | None, host: str) -> Change | str | None:
@@ -175,8 +189,7 @@ def _bring_about(kind: ResourceType, obj: JsonObject, there: JsonObject | None, 
     if not patch:
         return None
     if not ours:
-        called = f"{namespace}/{name}" if namespace else name
-        return f"{kind.kind} {called} is the NIC's own and stays as it is, though this host's differs"
+        return f"{_called(kind, obj)} is the NIC's own and stays as it is, though this host's differs"
     return Change(Verb.UPDATE, kind, namespace, name, patch, tuple(_paths(patch)))
 
 
@@ -251,6 +264,14 @@ def _labels(obj: JsonObject) -> dict[str, str]:
 
 def _key(obj: JsonObject) -> tuple[str, str]:
     return metadata(obj, "namespace"), metadata(obj, "name")
+
+
+def _called(kind: ResourceType, obj: JsonObject) -> str:
+    return _words(kind, *_key(obj))
+
+
+def _words(kind: ResourceType, namespace: str, name: str) -> str:
+    return f"{kind.kind} {namespace}/{name}" if namespace else f"{kind.kind} {name}"
 
 
 def _goes(obj: JsonObject) -> bool:

@@ -7,8 +7,11 @@ from typing import Any
 
 from carmel.client.discovery import ResourceType
 from carmel.resources.base import JsonObject
+from carmel.resources.network import NETWORK
+from carmel.resources.schema import structural_schema
 from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS
 from carmel.smartnic.mirror import MIRRORED_FROM, Difference, HostObjects, Verb, Wanted, compare, wanted_on
+from carmel.smartnic.schemas import known_part
 
 Store = dict[ResourceType, list[JsonObject]]
 
@@ -223,3 +226,44 @@ def test_objects_of_another_version_are_compared_as_they_are() -> None:
     there[NETWORKS][0]["spec"]["provider"] = "quantum"
     (change,) = compare(wanted, there, "server-1").changes
     assert change.body["spec"]["provider"] == "bridge"
+
+
+# -- versions that differ ---------------------------------------------------------------------------------------------
+def test_what_an_older_nic_does_not_know_is_left_out_and_comes_to_an_end() -> None:
+    """Its API drops the field: it would be missing for ever."""
+    older = copy.deepcopy(structural_schema(NETWORK))
+    del older["properties"]["spec"]["properties"]["mtu"]
+    del older["properties"]["spec"]["properties"]["bridge"]["properties"]["vlan"]
+    schemas = {"Network": older}
+    lan = network("lan")
+    lan["spec"]["mtu"] = 1400
+    wanted = wanted_on("dpu", "server-1", host(networks=[lan]))
+    first = compare(wanted, empty(), "server-1", schemas)
+    (made,) = [change.body for change in first.changes if change.kind is NETWORKS]
+    assert made["spec"] == {"provider": "bridge", "bridge": {"uplinks": ["p0"]}, "dataPlane": "Host"}
+    assert first.left_out == ("Network lan: spec.bridge.vlan, spec.mtu",)
+    there = on_nic(wanted)
+    there[NETWORKS] = [made]
+    assert compare(wanted, there, "server-1", schemas) == Difference(left_out=first.left_out)
+    assert compare(wanted, there, "server-1").changes != ()
+
+
+def test_what_only_a_newer_nic_knows_stays_as_it_is() -> None:
+    wanted = wanted_on("dpu", "server-1", host())
+    there = on_nic(wanted)
+    there[NETWORKS][0]["spec"]["storms"] = {"kbps": 64}
+    newer = copy.deepcopy(structural_schema(NETWORK))
+    newer["properties"]["spec"]["properties"]["storms"] = {"type": "object"}
+    assert compare(wanted, there, "server-1", {"Network": newer}) == Difference()
+
+
+def test_lists_are_looked_into_and_free_forms_are_kept() -> None:
+    schema = {
+        "properties": {
+            "rules": {"type": "array", "items": {"properties": {"port": {"type": "integer"}}}},
+            "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+        }
+    }
+    value = {"rules": [{"port": 80}, {"port": 81, "ttl": 3}], "labels": {"a": "b"}}
+    kept = {"rules": [{"port": 80}, {"port": 81}], "labels": {"a": "b"}}
+    assert known_part(schema, value) == (kept, ["rules[1].ttl"])

@@ -28,7 +28,6 @@ from carmel.resources.smartnic import (
     SmartNIC,
 )
 from carmel.resources.volume import VOLUME, Volume
-from carmel.smartnic.finding import VFIO
 from carmel.smartnic.kinds import NVME_NAMESPACES
 from carmel.smartnic.vfio import Functions
 
@@ -83,7 +82,8 @@ class FunctionDisks:
         if nic is None or not shown or shown[0].function is None:
             return
         for function in nic.status.functions or []:
-            if function.id == shown[0].function and function.driver == VFIO and function.pci_address is not None:
+            # Whatever drives it by its status: that may be of before it was given away.
+            if function.id == shown[0].function and function.pci_address is not None:
                 await self._functions.give_back(function.pci_address)
         await self._bind(nic, volume, None)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from carmel import __version__
 from carmel.client.discovery import ResourceType
 from carmel.controllers.offload.claims import MANAGER
 from carmel.controllers.offload.links import Links
@@ -31,6 +32,7 @@ from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS
 from carmel.smartnic.link import NicView
 from carmel.smartnic.mirror import Difference, HostObjects, compare, wanted_on
+from carmel.smartnic.schemas import Schemas, read_schemas
 from carmel.smartnic.syncing import make
 from carmel.store.protocol import Stored
 
@@ -48,6 +50,8 @@ class Mirroring:
     def __init__(self, runtime: Runtime, links: Links) -> None:
         self._runtime = runtime
         self._links = links
+        self._schemas: dict[str, tuple[str, Schemas]] = {}
+        """By SmartNIC: the version that they are of, and what it knows."""
         self._resources: Resources[SmartNIC] = runtime.resources(SMART_NIC, SmartNIC, manager=MANAGER)
         self._smart_nics = runtime.informer(SMART_NIC)
         self._informers = {kind: runtime.informer(kind) for kind in (*_WATCHED, SMART_NIC)}
@@ -77,7 +81,8 @@ class Mirroring:
             return None
         # Gathered here and read in a thread: a cache is the event loop's.
         known = {kind: list(informer) for kind, informer in self._informers.items()}
-        difference = await asyncio.to_thread(self._difference, key.name, view, known)
+        schemas = await self._known_to(key.name, view)
+        difference = await asyncio.to_thread(self._difference, key.name, view, known, schemas)
         if view.mirrored and difference.changes:
             await self._links.get(key.name).ask(lambda client: make(client, difference))
             # The link tells what came of it, and that is looked at.
@@ -87,7 +92,19 @@ class Mirroring:
         await self._resources.update_status(smart_nic, lambda one: set_conditions(one.status, [shown], now))
         return None
 
-    def _difference(self, name: str, view: NicView, known: Mapping[Kind, Iterable[Stored]]) -> Difference:
+    async def _known_to(self, name: str, view: NicView) -> Schemas:
+        """What a NIC of another version knows; one of this host's knows all."""
+        version = view.facts.version if view.facts is not None else None
+        if version is None or version == __version__:
+            return {}
+        known = self._schemas.get(name)
+        if known is None or known[0] != version:
+            known = self._schemas[name] = version, await self._links.get(name).ask(read_schemas)
+        return known[1]
+
+    def _difference(
+        self, name: str, view: NicView, known: Mapping[Kind, Iterable[Stored]], schemas: Schemas
+    ) -> Difference:
         read = {kind: [stored.json() for stored in found] for kind, found in known.items()}
         have = HostObjects(
             networks=read[NETWORK],
@@ -98,7 +115,7 @@ class Mirroring:
             smart_nics=read[SMART_NIC],
         )
         host = self._runtime.host
-        return compare(wanted_on(name, host, have), _there(view), host)
+        return compare(wanted_on(name, host, have), _there(view), host, schemas)
 
     def _changed(self, change: Change) -> None:
         """Counters and addresses are written all the time, and are nothing that is mirrored."""
@@ -125,6 +142,10 @@ def _there(view: NicView) -> Mapping[ResourceType, Iterable[JsonObject]]:
 def _in_sync(name: str, view: NicView, difference: Difference, generation: int | None) -> Condition:
     """What is to be done, and by whom. A host that is not trusted sees no policies, so it cannot speak of them."""
     notes = "; ".join(difference.notes)
+    if not difference.changes and difference.left_out:
+        said = f"the NIC's version does not know of {'; '.join(difference.left_out)}: upgrade it"
+        said = f"{said}. {notes}" if notes else said
+        return condition("InSync", "False", "FieldsLeftOut", said, generation=generation)
     if not difference.changes:
         said = notes or ("" if view.mirrored else "networks and ports are; of policies this host is told nothing")
         return condition("InSync", "True", "InSync", said, generation=generation)

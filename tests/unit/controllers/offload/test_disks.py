@@ -114,6 +114,15 @@ async def test_bound_found_given_and_given_back(world: OffloadWorld, nic: FakeNi
         assert world.bus.driver(ADDRESS) == "nvme"
 
 
+async def test_what_was_given_away_a_moment_ago_comes_back_too(world: OffloadWorld, nic: FakeNic) -> None:
+    """The SmartNIC's status does not tell of it yet."""
+    async with world.daemon():
+        disk = await ready_disk(world, nic)
+        await world.disks.give("dpu", disk, "db")
+        await world.disks.release("dpu", disk)
+        assert world.bus.driver(ADDRESS) == "nvme"
+
+
 async def test_only_the_vm_that_the_nics_administrators_named_gets_it(world: OffloadWorld, nic: FakeNic) -> None:
     async with world.daemon():
         disk = await ready_disk(world, nic)

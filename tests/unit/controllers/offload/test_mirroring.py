@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import orjson
+import pytest
+
+from carmel.apiserver import openapi
 from carmel.resources.base import JsonObject
 from carmel.resources.core import NAMESPACE
 from carmel.resources.firewallpolicy import FIREWALL_POLICY
@@ -110,3 +114,34 @@ async def test_what_somebody_changed_on_the_nic_is_changed_back(world: OffloadWo
             return port["metadata"]["generation"] == 3 and "vlan" not in port["spec"]
 
         await world.links.wait("dpu", as_it_was, 20)
+
+
+@pytest.mark.parametrize("trust", ["Restricted", "Full"])
+async def test_a_nic_of_another_version_is_asked_what_it_knows(
+    world: OffloadWorld, nic: FakeNic, monkeypatch: pytest.MonkeyPatch, trust: str
+) -> None:
+    """One without ``mtu``: it is left out, which is said, and nothing is tried again and again."""
+    whole = openapi.v3_document("carmel.dev", "v1alpha1")
+    assert whole is not None
+    document = orjson.loads(whole)
+    del document["components"]["schemas"]["dev.carmel.v1alpha1.Network"]["properties"]["spec"]["properties"]["mtu"]
+    monkeypatch.setattr(openapi, "v3_document", lambda *_version: orjson.dumps(document))
+    await nic.trust(trust)
+    await nic.tell(carmelVersion="0.0.9")
+    lan = {"provider": "bridge", "bridge": {"uplinks": ["p0"]}}
+    mirrored = {"name": "lan", "labels": {"carmel.dev/mirrored-from": "server-1"}}
+    await nic.store.create(NETWORK, {"metadata": mirrored, "spec": lan})
+    async with world.daemon():
+        await world.join(nic)
+        network = (await world.store.get(NETWORK, None, "lan")).json()
+        network["spec"]["mtu"] = 1400
+        network["metadata"].pop("resourceVersion")
+        await world.store.replace(NETWORK, network)
+
+        def says_so(found: JsonObject) -> bool:
+            return in_sync(found).get("reason") == "FieldsLeftOut"
+
+        found = in_sync(await world.until(SMART_NIC, "dpu", says_so))
+        assert found["status"] == "False"
+        assert found["message"].startswith("the NIC's version does not know of Network lan: spec.mtu")
+        assert "mtu" not in (await nic.store.get(NETWORK, None, "lan")).json()["spec"]

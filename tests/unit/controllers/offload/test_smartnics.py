@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from carmel.client.objects import condition
 from carmel.controllers.runtime import Key
 from carmel.resources.core import SECRET
 from carmel.resources.smartnic import SMART_NIC
@@ -43,7 +44,9 @@ async def test_the_host_tells_what_the_nic_is_and_where_its_functions_are(world:
 async def test_it_is_written_only_when_something_changed(world: OffloadWorld, nic: FakeNic) -> None:
     async with world.daemon():
         await world.join(nic)
-        before = await world.ready()
+        await world.ready()
+        # Others say of it what they have to say first.
+        before = await world.until(SMART_NIC, "dpu", lambda found: bool(condition(found, "InSync")))
         await world.controller.reconcile(Key(None, "dpu"))
         after = (await world.store.get(SMART_NIC, None, "dpu")).json()
     assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
