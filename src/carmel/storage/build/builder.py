@@ -19,12 +19,19 @@ from carmel.storage.build.files import explained, in_thread, locked
 from carmel.storage.build.host import host_recipe
 from carmel.storage.build.lab_host import lab_host_recipe
 from carmel.storage.build.micro import micro_recipe
+from carmel.storage.build.micro_disk import micro_disk_recipe
 from carmel.storage.build.recipe import Recipe
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         recipe.name: recipe
-        for recipe in (micro_recipe(), debian_recipe(), host_recipe(micro_recipe()), lab_host_recipe(micro_recipe()))
+        for recipe in (
+            micro_recipe(),
+            micro_disk_recipe(micro_recipe()),
+            debian_recipe(),
+            host_recipe(micro_recipe()),
+            lab_host_recipe(micro_recipe()),
+        )
     }
 )
 

@@ -25,13 +25,15 @@ from carmel.storage.build.programs import require
 from carmel.storage.build.sources import Origin
 from carmel.units import GIB, MIB
 
-NATIVE_PROGRAMS = ("dpkg", "mkfs.ext4", "mkfs.vfat", "mmd", "mcopy", "sfdisk", "qemu-img", "tar", "chroot")
+BOOT_PROGRAMS = ("mkfs.vfat", "mmd", "mcopy", "sfdisk", "qemu-img")
+"""What a disk takes that has an EFI system partition and nothing else."""
+NATIVE_PROGRAMS = (*BOOT_PROGRAMS, "dpkg", "mkfs.ext4", "tar", "chroot")
 _ESP_START = 1 * MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Sizes in bytes of the disk and of its EFI system partition; the root partition has the rest."""
+    """Sizes in bytes of the disk and of its EFI system partition; the root partition has the rest, if there is any."""
 
     disk: int
     esp: int
@@ -42,7 +44,7 @@ class Layout:
 
     @property
     def root_partition(self) -> int:
-        return self.disk - self.root_start - 1 * MIB
+        return max(0, self.disk - self.root_start - 1 * MIB)
 
     @property
     def root_file_system(self) -> int:
@@ -53,10 +55,11 @@ class Layout:
     def table(self) -> str:
         """For sfdisk(8). Types as in the Discoverable Partitions Specification: ESP, root of 64-bit Arm."""
         esp, root = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "B921B045-1DF0-41C3-AF44-4C6F280D3FAE"
+        table = f'label: gpt\nstart={_ESP_START // 512}, size={self.esp // 512}, type={esp}, name="esp"\n'
+        if not self.root_partition:
+            return table
         return (
-            "label: gpt\n"
-            f'start={_ESP_START // 512}, size={self.esp // 512}, type={esp}, name="esp"\n'
-            f'start={self.root_start // 512}, size={self.root_partition // 512}, type={root}, name="root"\n'
+            table + f'start={self.root_start // 512}, size={self.root_partition // 512}, type={root}, name="root"\n'
         )
 
 
@@ -79,7 +82,8 @@ class Disk:
 
     @property
     def kernel_command_line(self) -> str:
-        return f"root=UUID={self.root_uuid} {self.kernel_options}"
+        root = f"root=UUID={self.root_uuid} " if self.layout.root_partition else ""
+        return root + self.kernel_options
 
     @property
     def esp_device(self) -> str:
