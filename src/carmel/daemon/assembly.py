@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
 
 from carmel.apiserver.metrics import Family
 from carmel.controllers.datastore import DatastoreController, Datastores
@@ -31,13 +29,13 @@ from carmel.daemon.hostnetworks import HostNetworking
 from carmel.daemon.measures import families
 from carmel.daemon.offload import Offload
 from carmel.daemon.platform import describe
+from carmel.daemon.processuser import process_user
 from carmel.daemon.seeds import CloudInitSeeds
 from carmel.hypervisor.qemu import QemuHypervisor
 from carmel.network.backends import Backends
 from carmel.paths import Paths
 from carmel.resources.host import HostEndpoint
 from carmel.run import Runner
-from carmel.storage.files import ProcessUser
 
 STOP_SECONDS = 1.0
 """What passes in flight are given at a stop; a pass that is cut off is done again by the next daemon."""
@@ -146,15 +144,3 @@ class Controllers:
 
     async def _ask_hypervisor(self) -> HypervisorFacts:
         return describe(await self._hypervisor.platform(), self._facts)
-
-
-def process_user(name: str) -> ProcessUser | None:
-    """The account by numbers. ``None`` where the daemon is no root, or there is no such account: then starting a VM
-    says what to do."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        return None
-    return ProcessUser(entry.pw_uid, entry.pw_gid)

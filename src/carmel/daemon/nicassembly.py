@@ -64,6 +64,7 @@ class NicControllers:
         self.running = False
         self._link_events.stop()
         await self._events.stop()
+        await self._storage.stop_copying()
         await self._runtime.stop(STOP_SECONDS)
         await self.switching.stop()
         await self._storage.stop()

@@ -1,4 +1,4 @@
-"""A SmartNIC's storage: which model shows namespaces, and the controllers of them."""
+"""A SmartNIC's storage: which model shows namespaces, the controllers of them, and images that they begin with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from carmel.controllers.nic.facts import NicFacts
 from carmel.controllers.nic.nvme import ExportKeys, NvmeNamespaceController, ShownNamespaces
 from carmel.controllers.nic.nvme.blockpaths import BlockPaths
+from carmel.controllers.nic.nvme.filling import Fillings
 from carmel.controllers.runtime import Runtime
+from carmel.daemon.nicimages import NicImages
 from carmel.hypervisor.account import Account
 from carmel.hypervisor.processes import process_table
 from carmel.paths import Paths
@@ -50,10 +52,11 @@ class NicStorage:
             )
         else:
             self._functions = SnapNvme()
+        self.images = NicImages(runtime, paths, runner, qemu_user)
+        self._fillings = Fillings(runtime, self.images.datastores)
         initiator, ours = Initiator(runner), host_nqn(model.serial or facts.name)
-        self._namespaces = NvmeNamespaceController(
-            runtime, self._functions, BlockPaths(initiator, keys, ours, runtime.clock, Path("/"))
-        )
+        ways = BlockPaths(initiator, keys, ours, runtime.clock, Path("/"))
+        self._namespaces = NvmeNamespaceController(runtime, self._functions, ways, self._fillings)
         ShownNamespaces(runtime, facts.name, self._functions)
 
     def _ended(self, uid: str) -> None:
@@ -61,8 +64,15 @@ class NicStorage:
 
     async def adopt(self) -> None:
         """What earlier daemons showed is shown on."""
+        await self.images.start()
         await self._namespaces.adopt()
+
+    async def stop_copying(self) -> None:
+        """Before the runtime ends: what is half copied is copied by the next daemon."""
+        await self.images.stop()
+        await self._fillings.stop_all()
 
     async def stop(self) -> None:
         """What is shown stays."""
         await asyncio.shield(self._functions.aclose())
+        self.images.close()

@@ -21,12 +21,10 @@ from carmel.daemon.cputime import read_cpu_time
 from carmel.daemon.measures import families
 from carmel.daemon.nicassembly import NicControllers
 from carmel.daemon.nicstorage import NicStorage
-from carmel.daemon.nostreams import NoStreams
 from carmel.hardware.sysroot import Sysroot
 from carmel.network.host.netlink import Netlink
 from carmel.resources.base import Resource
 from carmel.resources.datastore import DATASTORE
-from carmel.resources.image import IMAGE
 from carmel.resources.kinds import Kind
 from carmel.resources.smartnic import SMART_NIC, SmartNIC, SmartNICSpec
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
@@ -37,7 +35,7 @@ from carmel.smartnic.nvme.export import Listen
 
 _NO_VMS = "a SmartNIC runs no VMs: make it on the host, whose NICs this one switches"
 _NO_DISKS = "a SmartNIC keeps no volumes: what it shows its host as a disk is an NVMeNamespace"
-NOT_HERE = {VIRTUAL_MACHINE: _NO_VMS, IMAGE: _NO_VMS, VOLUME: _NO_DISKS, DATASTORE: _NO_DISKS}
+NOT_HERE = {VIRTUAL_MACHINE: _NO_VMS, VOLUME: _NO_DISKS, DATASTORE: _NO_DISKS}
 
 
 class SmartNicDaemon(BaseDaemon):
@@ -60,10 +58,10 @@ class SmartNicDaemon(BaseDaemon):
         controllers = NicControllers(runtime, facts, model, netlink, self._paths, runner, storage, switch)
         self._stack.push_async_callback(controllers.stop)
         await controllers.start()
-        server = await self._serve(self._app(runtime, controllers, facts.name), runner)
+        server = await self._serve(self._app(runtime, controllers, storage, facts.name), runner)
         self._tell_ready(server)
 
-    def _app(self, runtime: Runtime, controllers: NicControllers, name: str) -> App:
+    def _app(self, runtime: Runtime, controllers: NicControllers, storage: NicStorage, name: str) -> App:
         def audit(kind: Kind, bound: Resource, reason: str, message: str) -> None:
             runtime.events.record(kind, bound, EventKind.NORMAL, reason, message, component="apiserver")
 
@@ -75,7 +73,7 @@ class SmartNicDaemon(BaseDaemon):
                     self._store, credentials.admin_token(), hosts=HostCertificates(credentials)
                 ),
                 authorizer=Authorizer(self._store, name),
-                streams=NoStreams(),
+                streams=storage.images.streams,
                 ready={"controllers": lambda: controllers.running, "state-directory": self._state_is_there},
                 bindings=Bindings(self._store, name, audit),
                 not_here=NOT_HERE,

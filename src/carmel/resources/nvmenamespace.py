@@ -87,10 +87,22 @@ class NVMeOwner(Model):
     name: Name
 
 
+class ImageReference(Model):
+    """An Image, from where no namespace is."""
+
+    namespace: Name = "default"
+    name: Name
+
+
 class NVMeNamespaceSpec(Model):
     """``function``: the NIC's NVMe function that shows it. Its administrators set it, or the host binds it."""
 
     source: NVMeSource
+    image_ref: ImageReference | None = Field(
+        default=None,
+        description="An Image of this SmartNIC's, of type Disk, that it begins with: copied onto it once, if it is "
+        "empty, before any function shows it.",
+    )
     owner: NVMeOwner | None = Field(default=None, description="The VM that may have it; the host itself when absent.")
     function: str | None = Field(default=None, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
     limits: NVMeLimits | None = None
@@ -103,13 +115,23 @@ class NVMeNamespaceSpec(Model):
 
 
 class NVMeNamespaceState(StrEnum):
-    """``Connecting``: never reached so far. ``Online``: it can be read and written. ``Stalled``: the path is away, what
-    is asked for waits. ``Failed``: it was away for longer than ``stallSeconds``, or cannot be; see ``message``."""
+    """``Connecting``: never reached so far. ``Filling``: its Image is being copied onto it. ``Online``: it can be read
+    and written. ``Stalled``: the path is away, what is asked for waits. ``Failed``: it was away for longer than
+    ``stallSeconds``, or cannot be; see ``message``."""
 
     CONNECTING = "Connecting"
+    FILLING = "Filling"
     ONLINE = "Online"
     STALLED = "Stalled"
     FAILED = "Failed"
+
+
+class NVMeContent(Model):
+    """The Image that it began with. ``complete``: all of it is there; else the copy goes on, from the beginning."""
+
+    image_uid: str = Field(alias="imageUID")
+    digest: str | None = Field(default=None, description="Of the image's bytes as they came.")
+    complete: bool = False
 
 
 class NVMeNamespaceStatus(Status):
@@ -120,6 +142,7 @@ class NVMeNamespaceStatus(Status):
     block_bytes: int | None = None
     device: str | None = None
     function: str | None = None
+    content: NVMeContent | None = None
 
 
 class NVMeNamespace(Resource):
@@ -139,6 +162,10 @@ def _validate(new: JsonObject, old: JsonObject | None) -> list[Cause]:
     if old is not None and old["spec"]["source"] != source:
         # A guest would find other data under the disk that it has open.
         return [Cause("spec.source", "cannot be changed: make another namespace", "FieldValueForbidden")]
+    image = new["spec"].get("imageRef")
+    if old is not None and image is not None and old["spec"].get("imageRef") != image:
+        # It is what a namespace begins with, and this one has begun.
+        return [Cause("spec.imageRef", "cannot be changed: make another namespace", "FieldValueForbidden")]
     return []
 
 
@@ -159,6 +186,7 @@ NVME_NAMESPACE = Kind(
         Column("Owner", ".spec.owner.name"),
         Column("Address", ".spec.source.remote.address", priority=1),
         Column("Disk", ".spec.source.disk.serial", priority=1),
+        Column("Image", ".spec.imageRef.name", priority=1),
         Column("Device", ".status.device", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),
     ),

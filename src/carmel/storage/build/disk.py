@@ -58,9 +58,7 @@ class Layout:
         table = f'label: gpt\nstart={_ESP_START // 512}, size={self.esp // 512}, type={esp}, name="esp"\n'
         if not self.root_partition:
             return table
-        return (
-            table + f'start={self.root_start // 512}, size={self.root_partition // 512}, type={root}, name="root"\n'
-        )
+        return table + f'start={self.root_start // 512}, size={self.root_partition // 512}, type={root}, name="root"\n'
 
 
 def _serial_number() -> str:

@@ -3,8 +3,8 @@
 The guest prints ``carmel micro: ready nonce=N boot-id=B address=A`` on its console once its network is up (``N`` is
 the value of ``carmel.nonce=`` on the kernel's command line; ``-`` where there is none), then gives a root shell
 there. It turns itself off when the power button is pressed, booted by UEFI and ACPI or directly with a device tree.
-``carmel.mount=vda`` mounts that disk on /mnt, ``carmel.hostname=`` names the guest; a module's parameters are taken from
-there too (``nvme_core.io_timeout=600``).
+``carmel.mount=vda`` mounts that disk on /mnt, ``carmel.hostname=`` names the guest; a module's parameters are taken
+from there, too (``nvme_core.io_timeout=600``).
 
 QEMU's guest agent and its libraries are 5.8 of the initramfs' 8.9 MB (2.3 of 3.7 MB compressed) and were measured to
 cost 0.15 to 0.2 s of a boot that takes 2.2 s (emulated, 1 vCPU): worth it, as a host learns the guest's addresses
