@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from carmel.controllers.datastore import Datastores
 from carmel.controllers.nic.nvme import ExportKeys, NvmeNamespaceController, ShownNamespaces
 from carmel.controllers.nic.nvme.blockpaths import BlockPaths
+from carmel.controllers.nic.nvme.filling import Fillings
 from carmel.controllers.runtime import Key, Runtime
 from carmel.errors import CarmelError, NotFound, Unavailable
 from carmel.resources.base import JsonObject
@@ -46,7 +48,9 @@ class World:
         initiator = Initiator(Modprobe(self.fabrics), self.fabrics.tree.root, self.fabrics.write)
         self.keys = ExportKeys(runtime)
         paths = BlockPaths(initiator, self.keys, OURS, self.clock, self.fabrics.tree.root)
-        self.controller = NvmeNamespaceController(runtime, self.functions, paths)
+        self.controller = NvmeNamespaceController(
+            runtime, self.functions, paths, Fillings(runtime, Datastores(), self.fabrics.tree.root)
+        )
         self.shown = ShownNamespaces(runtime, "nic", self.functions)
         self.initiator = initiator
 
