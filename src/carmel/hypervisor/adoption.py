@@ -98,11 +98,11 @@ class Adoption:
         if machine.record.process is None:
             return
         try:
-            await machine.attach(seconds=_ATTACH_SECONDS)
+            await machine.monitor.attach(seconds=_ATTACH_SECONDS)
             await machine.settle()
         except CarmelError as exc:
             _log.warning("the VM %s runs, but does not answer yet: %s", machine.record.uid, exc.message)
-            machine.attach_later()
+            machine.monitor.attach_later()
 
     async def _end_waiting(self) -> None:
         """Starts that never came to their cpuset: nobody is left who could open their gate."""

@@ -166,7 +166,7 @@ class Launching:
             if self.restore:
                 await self._restore(machine)
         except BaseException:
-            await machine.detach()
+            await machine.monitor.detach()
             raise
         return machine
 
@@ -211,7 +211,7 @@ class Launching:
     async def _until_answering(self, machine: QemuMachine, qemu: Running, record: LaunchRecord) -> None:
         """QEMU answers once the machine is set up; if it cannot set it up, it ends."""
         try:
-            await machine.attach(seconds=_START_SECONDS + start_seconds(self.config))
+            await machine.monitor.attach(seconds=_START_SECONDS + start_seconds(self.config))
         except QEMUNotAnswering:
             if not await qemu.wait_for(1.0):
                 raise

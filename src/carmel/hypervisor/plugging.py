@@ -1,24 +1,17 @@
-"""NICs and disks that come and go while a VM runs.
+"""NICs and disks that come while a VM runs.
 
-Each sits behind a PCIe port that was there at the start. A plug is all or nothing. Unplugging is a wish to the guest,
-whose kernel blinks for five seconds first (PCI Express Base Specification, 6.7.1.5), and done when QEMU says
-DEVICE_DELETED.
-
-The launch record is first: it has a device before QEMU does, and for as long. So whatever a daemon was killed in, the
-next one finds what to finish or to clear away with ``settle``.
+Each sits behind a PCIe port that was there at the start. A plug is all or nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from carmel.errors import CarmelError, InsufficientStorage, Refused, Unavailable
+from carmel.errors import CarmelError, Refused, Unavailable
 from carmel.hypervisor.config import AnyDisk, DiskConfig, FunctionDiskConfig, NbdDiskConfig, NicConfig
 from carmel.hypervisor.devices import (
     Device,
@@ -35,20 +28,16 @@ from carmel.hypervisor.diagnosis import explain_refusal
 from carmel.hypervisor.directory import open_layers, write_key
 from carmel.hypervisor.failures import QEMUNotAnswering, QMPFailed
 from carmel.hypervisor.layers import Layer, disk_layers
-from carmel.hypervisor.machine import MachineState
 from carmel.hypervisor.memlock import allow_to_lock, locked_bytes
 from carmel.hypervisor.netdevs import with_names
+from carmel.hypervisor.plugged import devices_of, drop, keep, require_live, word
 from carmel.resources.virtualmachine import DiskBus
 
 if TYPE_CHECKING:
     from carmel.hypervisor.qemu_machine import QemuMachine
 
-UNPLUG_SECONDS = 15.0
-"""Linux takes 5 s, and on a host with much to do some more."""
-_BUSY_SECONDS = 0.2
 _REACH_SECONDS = 5.0
 _PLUGGABLE = (DiskBus.VIRTIO, DiskBus.NVME)
-_NOT_THERE = re.compile(r"not found|failed to find node", re.IGNORECASE)
 
 
 async def plug_nic(machine: QemuMachine, nic: NicConfig) -> None:
@@ -80,40 +69,6 @@ async def plug_disk(machine: QemuMachine, disk: AnyDisk) -> None:
     await _plug(machine, device, _DiskPlug(machine, disk, layers))
 
 
-async def unplug(machine: QemuMachine, kind: DeviceKind, name: str) -> None:
-    """Raises as ``Machine.unplug_nic`` says."""
-    device = next((one for one in _devices(machine) if (one.kind, one.name) == (kind, name)), None)
-    if device is None:
-        return
-    if device.port is None:
-        raise Refused(
-            f"the {_word(kind)} {name} has been there since the VM's start, where nothing can be unplugged",
-            code="NotPluggable",
-            hint="it goes at the VM's next start",
-        )
-    if await _is_present(machine, device):
-        _require_live(machine)
-        if machine.state is not MachineState.RUNNING:
-            raise Unavailable(
-                f"the VM stands still: its guest cannot let go of the {_word(kind)} {name}",
-                code="GuestStandsStill",
-                hint="let the VM run",
-            )
-        await _ask_guest(machine, device)
-    await _drop(machine, device)
-
-
-async def settle(machine: QemuMachine) -> None:
-    """Make the record and what is behind devices fit the devices that QEMU really has."""
-    for device in machine.record.devices or ():
-        present = await _is_present(machine, device)
-        if not present:
-            await _drop(machine, device)
-        elif not device.plugged:
-            await _keep(machine, replace(device, plugged=True))
-
-
-# -- plugging -----------------------------------------------------------------------------------------------------
 class _NicPlug:
     """What a NIC's plug consists of."""
 
@@ -127,7 +82,7 @@ class _NicPlug:
         names = {descriptor: f"{device.id}-fd{descriptor}" for descriptor in self._nic.descriptors}
         try:
             for descriptor, name in names.items():
-                await self._machine.qmp.send_file(name, descriptor)
+                await self._machine.monitor.qmp.send_file(name, descriptor)
             await self._machine.execute("netdev_add", {**with_names(self._nic.netdev, names), "id": device.netdev})
         except CarmelError:
             # Those that the back end took are not there any more.
@@ -168,7 +123,7 @@ class _DiskPlug:
 
 
 async def _plug(machine: QemuMachine, device: Device, parts: _NicPlug | _DiskPlug) -> None:
-    await _keep(machine, device)
+    await keep(machine, device)
     try:
         if device.function is not None:
             await _give_function(machine, device.function)
@@ -177,11 +132,11 @@ async def _plug(machine: QemuMachine, device: Device, parts: _NicPlug | _DiskPlu
     except Exception as exc:
         # Of a QEMU that does not answer nobody knows what it has: ``settle`` asks it once it does.
         if not isinstance(exc, QEMUNotAnswering):
-            await _drop(machine, device)
+            await drop(machine, device)
         if isinstance(exc, QMPFailed):
-            raise explain_refusal(exc, f"plug the {_word(device.kind)} {device.name}") from exc
+            raise explain_refusal(exc, f"plug the {word(device.kind)} {device.name}") from exc
         raise
-    await _keep(machine, replace(device, plugged=True))
+    await keep(machine, replace(device, plugged=True))
 
 
 async def _give_function(machine: QemuMachine, function: str) -> None:
@@ -192,17 +147,17 @@ async def _give_function(machine: QemuMachine, function: str) -> None:
 
 def _new(machine: QemuMachine, kind: DeviceKind, name: str, *, function: str | None) -> Device:
     """A device on a port that is free. Raises ``Refused`` (``AlreadyPlugged``, ``NoFreePort``)."""
-    _require_live(machine)
+    require_live(machine)
     if function is not None:
         require_functions(qemu_has_vfio=True, iommu=machine.record.iommu)
-    devices = _devices(machine)
+    devices = devices_of(machine)
     if any((one.kind, one.name) == (kind, name) for one in devices):
-        raise Refused(f"the VM has a {_word(kind)} {name} already", code="AlreadyPlugged")
+        raise Refused(f"the VM has a {word(kind)} {name} already", code="AlreadyPlugged")
     taken = {one.port for one in devices}
     port = next((one for one in machine.record.ports if one not in taken), None)
     if port is None:
         raise Refused(
-            f"the VM has no port free for the {_word(kind)} {name}: all {len(machine.record.ports)} are taken",
+            f"the VM has no port free for the {word(kind)} {name}: all {len(machine.record.ports)} are taken",
             code="NoFreePort",
             hint="unplug another, or restart the VM: what it starts with needs none of them",
         )
@@ -237,110 +192,3 @@ async def _reach(disk: NbdDiskConfig) -> None:
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-
-
-# -- unplugging ---------------------------------------------------------------------------------------------------
-async def _ask_guest(machine: QemuMachine, device: Device) -> None:
-    with machine.departures.watch(device.id) as gone:
-        try:
-            async with asyncio.timeout(UNPLUG_SECONDS):
-                while not await _wished(machine, device):  # noqa: ASYNC110 - nothing tells when it is ready
-                    await asyncio.sleep(_BUSY_SECONDS)
-                await gone
-        except TimeoutError:
-            raise Unavailable(
-                f"the guest did not let go of the {_word(device.kind)} {device.name} within {UNPLUG_SECONDS:g} s",
-                code="GuestKeepsDevice",
-                hint="is its kernel up, with PCIe hot-plug (pciehp)? A guest without keeps its devices until the VM is "
-                "restarted",
-            ) from None
-
-
-async def _wished(machine: QemuMachine, device: Device) -> bool:
-    """Tell the guest. False: it still blinks, for having been told something else just now (a plug)."""
-    try:
-        await machine.execute("device_del", {"id": device.id})
-    except QMPFailed as exc:
-        if exc.error_class == "DeviceNotFound":
-            machine.departures.gone(device.id)
-        elif "guest is busy" in exc.message:
-            return False
-        # It was told before: a second wish would take the first one back.
-        elif "already in the process of unplug" not in exc.message:
-            raise
-    return True
-
-
-async def _drop(machine: QemuMachine, device: Device) -> None:
-    """Remove what was behind a device that is not there (any more), and its word in the record."""
-    for command, arguments in _removals(device):
-        try:
-            await machine.execute(command, arguments)
-        except QMPFailed as exc:
-            # What a plug did not come to is not there.
-            if _NOT_THERE.search(exc.message) is None:
-                raise
-    for name in device.objects:
-        await asyncio.to_thread(shutil.rmtree, machine.paths.key_folder(name), ignore_errors=True)
-    if device.function is not None:
-        await asyncio.to_thread(machine.groups.take_back, [device.function])
-    others = tuple(one for one in _devices(machine) if one.id != device.id)
-    await _save(machine, others)
-
-
-def _removals(device: Device) -> Iterator[tuple[str, dict[str, object]]]:
-    if device.netdev is not None:
-        yield "netdev_del", {"id": device.netdev}
-    for node in device.nodes:
-        yield "blockdev-del", {"node-name": node}
-    for name in device.objects:
-        yield "object-del", {"id": name}
-
-
-async def _is_present(machine: QemuMachine, device: Device) -> bool:
-    named = await machine.execute("qom-list", {"path": "/machine/peripheral"})
-    return any(one["name"] == device.id for one in named)
-
-
-# -- the record ---------------------------------------------------------------------------------------------------
-def _devices(machine: QemuMachine) -> tuple[Device, ...]:
-    devices = machine.record.devices
-    if devices is None:
-        raise Refused(
-            "the VM was started by an older Carmel, which did not write down what could be plugged",
-            code="NotPluggable",
-            hint="restart the VM",
-        )
-    return devices
-
-
-async def _keep(machine: QemuMachine, device: Device) -> None:
-    """Have ``device`` in the record, in place of one with its id. Raises ``InsufficientStorage``; then it has not."""
-    devices = _devices(machine)
-    known = [one.id for one in devices]
-    if device.id in known:
-        kept = tuple(device if one.id == device.id else one for one in devices)
-    else:
-        kept = (*devices, device)
-    await _save(machine, kept)
-
-
-async def _save(machine: QemuMachine, devices: tuple[Device, ...]) -> None:
-    try:
-        await machine.keep_devices(devices)
-    except OSError as exc:
-        raise InsufficientStorage(
-            f"{machine.paths.launch_record} cannot be written: {exc.strerror}",
-            code="StateNotWritable",
-            hint="make room in the state directory",
-        ) from exc
-
-
-def _require_live(machine: QemuMachine) -> None:
-    machine.require_process()
-    if machine.state not in (MachineState.RUNNING, MachineState.PAUSED):
-        raise Refused("the VM came to its end: nothing can be plugged", code="MachineNotRunning")
-
-
-def _word(kind: DeviceKind) -> str:
-    return "NIC" if kind is DeviceKind.NIC else "disk"

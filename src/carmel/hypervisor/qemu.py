@@ -203,7 +203,7 @@ class QemuHypervisor:
         while True:
             for machine in list(self._machines.values()):
                 try:
-                    await machine.look_for_panic()
+                    await machine.monitor.look_for_panic()
                     await asyncio.to_thread(_cap, machine)
                 except (OSError, CarmelError) as exc:
                     _log.warning("the logs of %s cannot be looked after: %s", machine.record.uid, exc)

@@ -78,7 +78,7 @@ async def load(machine: QemuMachine, *, paused: bool) -> None:
     """Fill ``machine``, which waits for it, from its saved state. The file stays. Raises ``QEMUFailed``."""
     descriptor = await asyncio.to_thread(os.open, machine.paths.saved_state, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        await machine.qmp.send_file("state", descriptor)
+        await machine.monitor.qmp.send_file("state", descriptor)
     finally:
         os.close(descriptor)
     await machine.execute("migrate-incoming", {"uri": "fd:state"})
@@ -91,7 +91,7 @@ async def load(machine: QemuMachine, *, paused: bool) -> None:
 async def _write(machine: QemuMachine, part: Path) -> None:
     descriptor = await asyncio.to_thread(os.open, part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        await machine.qmp.send_file("state", descriptor)
+        await machine.monitor.qmp.send_file("state", descriptor)
     finally:
         os.close(descriptor)
     await machine.execute("migrate-set-parameters", {"max-bandwidth": _AS_FAST_AS_IT_GOES})

@@ -129,7 +129,7 @@ async def test_a_qemu_that_hangs_hangs_nobody(house: House, make_config: ConfigM
     os.kill(machine.launch.pid, signal.SIGSTOP)
     async with asyncio.timeout(20):
         with pytest.raises(QEMUNotAnswering):
-            await machine.qmp.execute("query-status", seconds=0.5)
+            await machine.monitor.qmp.execute("query-status", seconds=0.5)
         assert (await machine.kill("it hangs")).reason is TerminationReason.HOST_REQUEST
 
 

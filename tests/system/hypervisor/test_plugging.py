@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from carmel.errors import CarmelError, Refused, Unavailable
-from carmel.hypervisor import plugging
+from carmel.hypervisor import unplugging
 from carmel.hypervisor.config import DiskConfig, NbdDiskConfig, NicConfig
 from carmel.hypervisor.devices import Device, DeviceKind
 from carmel.hypervisor.machine import Machine
@@ -167,7 +167,7 @@ async def test_a_device_that_the_guest_gives_up_by_itself_is_gone(
 async def test_a_guest_that_keeps_a_device_is_told_of(
     house: House, make_config: ConfigMaker, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugging, "UNPLUG_SECONDS", 1.0)
+    monkeypatch.setattr(unplugging, "UNPLUG_SECONDS", 1.0)
     hypervisor = house.hypervisor()
     machine = await hypervisor.launch(make_config())
     await until_prompt(hypervisor, machine.launch.uid)
@@ -185,9 +185,9 @@ async def test_a_guest_that_keeps_a_device_is_told_of(
     assert caught.value.code == "GuestKeepsDevice"
     assert list(machine.disks) == ["d"]
     # Nobody waits for it when the VM is ended.
-    monkeypatch.setattr(plugging, "UNPLUG_SECONDS", 600.0)
+    monkeypatch.setattr(unplugging, "UNPLUG_SECONDS", 600.0)
     waiting = asyncio.create_task(machine.unplug_disk("d"))
-    while not machine.departures.watched:  # noqa: ASYNC110 - nothing tells that somebody waits
+    while not machine.monitor.departures.watched:  # noqa: ASYNC110 - nothing tells that somebody waits
         await asyncio.sleep(0)
     await machine.kill("the test is over")
     with pytest.raises(Refused) as ended:
