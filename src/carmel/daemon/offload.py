@@ -37,7 +37,7 @@ class Offload:
         self._links = Links()
         self._relays = relays
         functions = VfioFunctions(runner)
-        self.nics = FunctionNics(self._claims, self._links, functions, self._distances)
+        self.nics = FunctionNics(self._claims, self._links, functions, read_host_side, self._distances)
         self.disks = FunctionDisks(runtime, self._links, functions)
         self._controller = SmartNICController(
             runtime, self._links, self._claims, self.nics, self.disks, functions, read_host_side, relays, wake

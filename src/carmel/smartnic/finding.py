@@ -55,6 +55,12 @@ def find_functions(
     )
 
 
+def find_again(known: FunctionStatus, host: HostSide) -> FunctionStatus:
+    """A function of a SmartNIC's status as it is now. The status may be of before the host was started anew, when
+    something else had that address, or of before the host took the function into use."""
+    return find_functions([known], host, [known])[0]
+
+
 def _find(told: FunctionStatus, host: HostSide, before: FunctionStatus | None) -> _Place | str:
     """Where it is, or why that is not known."""
     named = _by_mac(told, host) if told.kind is FunctionKind.NET else _by_serial(told, host)

@@ -6,7 +6,7 @@ asked as well (Documentation/ABI/testing/sysfs-class-net; proc(5) on /proc/net/r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,9 @@ class HostSide:
     @property
     def has_iommu(self) -> bool:
         return any(device.iommu_group is not None for device in self.pci.values())
+
+
+ReadHost = Callable[[], HostSide]
 
 
 def read_host_side(root: Path = Path("/")) -> HostSide:

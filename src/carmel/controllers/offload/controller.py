@@ -30,7 +30,7 @@ from carmel.resources.core import SECRET, Secret
 from carmel.resources.smartnic import SMART_NIC, FunctionState, FunctionStatus, SmartNIC
 from carmel.smartnic.credentials import endpoint_of
 from carmel.smartnic.finding import VFIO, find_functions
-from carmel.smartnic.hostside import HostSide
+from carmel.smartnic.hostside import ReadHost
 from carmel.smartnic.link import NicView
 from carmel.smartnic.vfio import Functions
 
@@ -43,8 +43,6 @@ _GATHER_SECONDS = 0.05
 """A NIC that starts says many things in a row."""
 _MISSING_SECONDS = 5.0
 """A function that the NIC tells of and the host does not see yet may be on its way: hot-plug takes a while."""
-
-ReadHost = Callable[[], HostSide]
 
 
 class SmartNICController:

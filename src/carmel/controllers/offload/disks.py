@@ -28,6 +28,8 @@ from carmel.resources.smartnic import (
     SmartNIC,
 )
 from carmel.resources.volume import VOLUME, Volume
+from carmel.smartnic.finding import find_again
+from carmel.smartnic.hostside import read_host_side
 from carmel.smartnic.kinds import NVME_NAMESPACES
 from carmel.smartnic.vfio import Functions
 
@@ -72,6 +74,7 @@ class FunctionDisks:
         if namespace.function is None:
             raise Unavailable(f"no function shows {namespace.name} any more", code="WaitingForSmartNIC")
         address = _address(nic, namespace.function)
+        await asyncio.to_thread(self._require_there, _status_of(nic, namespace.function))
         await asyncio.to_thread(self._require_unused, address, namespace.function)
         await self._functions.bind(address)
         return address
@@ -124,6 +127,12 @@ class FunctionDisks:
         except CarmelError as error:
             raise Unavailable(f"SmartNIC {name}: {error.message}", code=error.code, hint=error.hint) from error
 
+    def _require_there(self, function: FunctionStatus) -> None:
+        """Another drive may have its address since the host was started anew."""
+        now = find_again(function, read_host_side(self._root()))
+        if now.state in UNUSABLE:
+            raise _not_usable(function.id, now.message)
+
     def _require_unused(self, address: str, function: str) -> None:
         """The host's kernel lets a driver be taken from under a mounted file system. We do not."""
         root = Sysroot(self._root())
@@ -173,11 +182,22 @@ def _free(nic: SmartNIC) -> FunctionStatus:
 
 
 def _address(nic: SmartNIC, function: str) -> str:
+    found = _status_of(nic, function)
+    if found.pci_address is None or found.state in UNUSABLE:
+        raise _not_usable(function, found.message)
+    return found.pci_address
+
+
+def _status_of(nic: SmartNIC, function: str) -> FunctionStatus:
     found: Sequence[FunctionStatus] = [one for one in nic.status.functions or [] if one.id == function]
-    if not found or found[0].pci_address is None or found[0].state in UNUSABLE:
-        said = f": {found[0].message}" if found and found[0].message else ""
-        raise Unavailable(f"this host cannot use the function {function} yet{said}", code="WaitingForFunction")
-    return found[0].pci_address
+    if not found:
+        raise _not_usable(function, None)
+    return found[0]
+
+
+def _not_usable(function: str, why: str | None) -> Unavailable:
+    said = f": {why}" if why else ""
+    return Unavailable(f"this host cannot use the function {function} yet{said}", code="WaitingForFunction")
 
 
 def _not_shown(nic: SmartNIC, volume: Volume) -> Unavailable:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from carmel.controllers.offload.choosing import Function, Wish
+from carmel.controllers.offload.choosing import UNUSABLE, Function, Wish
 from carmel.controllers.offload.claims import Claim, Claims
 from carmel.controllers.offload.links import Links
 from carmel.controllers.runtime import Key
@@ -14,7 +14,10 @@ from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
 from carmel.errors import CarmelError, Conflict, NotFound, Refused, TimedOut, Unavailable
 from carmel.hypervisor.config import NicConfig
 from carmel.resources.port import HOST_OWNER, DataPlane
+from carmel.resources.smartnic import FunctionStatus
 from carmel.resources.virtualmachine import NetworkInterfaceStatus
+from carmel.smartnic.finding import find_again
+from carmel.smartnic.hostside import ReadHost
 from carmel.smartnic.link import CONNECTING, NicView, no_port
 from carmel.smartnic.vfio import Functions
 
@@ -25,7 +28,9 @@ READY_SECONDS = 15.0
 
 CONNECT_SECONDS = 5.0
 """A daemon that was started just now has its first contact with the NIC before that."""
-_FOR_THE_NIC = frozenset({"WaitingForSmartNIC", "NICUnreachable", "NoFreeFunction", "WaitingForPort", CONNECTING})
+_FOR_THE_NIC = frozenset(
+    {"WaitingForSmartNIC", "NICUnreachable", "NoFreeFunction", "WaitingForPort", "FunctionMoved", CONNECTING}
+)
 """Codes of what a NIC that is ready, or that was just looked at, may have ended."""
 
 Distances = Callable[[str], Mapping[int, int]]
@@ -35,10 +40,13 @@ Distances = Callable[[str], Mapping[int, int]]
 class FunctionNics:
     """A ``NicSource``. ``claims`` is the ledger; whoever is killed in between is found in it again."""
 
-    def __init__(self, claims: Claims, links: Links, functions: Functions, distances: Distances) -> None:
+    def __init__(
+        self, claims: Claims, links: Links, functions: Functions, read_host: ReadHost, distances: Distances
+    ) -> None:
         self._claims = claims
         self._links = links
         self._functions = functions
+        self._read_host = read_host
         self._distances = distances
         self._locks: dict[str, asyncio.Lock] = {}
         self._owed: set[Key] = set()
@@ -115,6 +123,7 @@ class FunctionNics:
                 f"function {claim.function.id} of SmartNIC {smart_nic} has no address", code="NoFreeFunction"
             )
         await self._require_port(claim)
+        await self._require_there(claim, status)
         await self._functions.bind(status.pci_address)
         async with self._lock(smart_nic):
             await self._plug_in(claim)
@@ -163,6 +172,16 @@ class FunctionNics:
             raise view.error
         if (claim.key.namespace or "", claim.key.name) not in view.ports:
             raise _waiting(no_port(smart_nic, claim.key.namespace or "", claim.key.name))
+
+    async def _require_there(self, claim: Claim, status: FunctionStatus) -> None:
+        """Whatever else the host has is not given to vfio-pci. Raises ``Unavailable`` (``FunctionMoved``)."""
+        now, smart_nic = find_again(status, await asyncio.to_thread(self._read_host)), claim.function.smart_nic
+        if now.state in UNUSABLE:
+            raise Unavailable(
+                f"function {claim.function.id} of SmartNIC {smart_nic} is not what it was: {now.message}",
+                code="FunctionMoved",
+                hint=f"carmel smartnic show {smart_nic}",
+            )
 
     async def _plug_in(self, claim: Claim) -> None:
         smart_nic, namespace = claim.function.smart_nic, claim.key.namespace or ""

@@ -136,6 +136,15 @@ async def test_only_the_vm_that_the_nics_administrators_named_gets_it(world: Off
         assert await code_of(world, await volume(world, "disk", "data", "team")) == "NamespaceOfAnother"
 
 
+async def test_what_has_a_functions_address_now_is_not_taken_for_it(world: OffloadWorld, nic: FakeNic) -> None:
+    async with world.daemon():
+        disk = await ready_disk(world, nic)
+        world.bus.remove(ADDRESS)
+        world.bus.add(ADDRESS, name="nvme7", serial="S64DNX0", group=30, class_code=0x010802, driver="nvme")
+        assert await code_of(world, disk, "db") == "WaitingForFunction"
+        assert world.bus.driver(ADDRESS) == "nvme"
+
+
 async def test_a_drive_that_the_host_has_mounted_is_not_taken_from_it(world: OffloadWorld, nic: FakeNic) -> None:
     async with world.daemon():
         disk = await ready_disk(world, nic)

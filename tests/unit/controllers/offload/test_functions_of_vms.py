@@ -11,7 +11,7 @@ from carmel.errors import CarmelError, Refused, Unavailable
 from carmel.resources.port import PORT
 from carmel.resources.smartnic import SMART_NIC
 from carmel.smartnic.link import NicView
-from tests.fakes.nic import FakeNic, running_nic
+from tests.fakes.nic import FakeNic, mac_of, running_nic
 from tests.fakes.pcibus import NET_DRIVER
 from tests.unit.controllers.offload.world import LAN, OffloadWorld, ready_of
 
@@ -53,6 +53,25 @@ async def test_a_vm_gets_a_function_that_is_plugged_in_on_the_nic(world: Offload
         assert await nic.bound("web-eth0") is None
         assert "function" not in (await world.port("web-eth0"))["status"]
         await world.functions(lambda known: known["pf0vf0"]["state"] == "Free")
+
+
+async def test_what_has_a_functions_address_now_is_not_taken_for_it(world: OffloadWorld, nic: FakeNic) -> None:
+    """As after a boot of the host with one card more: its status is of before."""
+    async with world.daemon():
+        await start(world, nic, "web")
+        world.bus.remove("0000:01:00.0")
+        world.bus.add("0000:01:00.0", mac="52:54:00:00:00:77", name="enp9s0", group=10)
+        with pytest.raises(Unavailable) as caught:
+            await world.plan("web", "uid-web")
+        assert caught.value.code == "FunctionMoved"
+        assert "another MAC address" in caught.value.message
+        assert world.bus.driver("0000:01:00.0") == NET_DRIVER
+        # It is looked for, and the VM told.
+        world.bus.add("0000:09:00.0", mac=mac_of(0), name="enp10s0", group=19)
+        world.controller.host_changed()
+        assert await world.next_woken() == "uid-web"
+        await world.functions(lambda known: known["pf0vf0"].get("pciAddress") == "0000:09:00.0")
+        assert (await world.plan("web", "uid-web")).config.function == "0000:09:00.0"
 
 
 async def test_two_vms_never_have_the_same(world: OffloadWorld, nic: FakeNic) -> None:

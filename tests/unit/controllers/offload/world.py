@@ -21,7 +21,7 @@ from carmel.resources.network import NETWORK, Network
 from carmel.resources.port import PORT
 from carmel.resources.smartnic import SMART_NIC
 from carmel.resources.virtualmachine import NetworkInterface, VirtualMachine
-from carmel.smartnic.hostside import read_host_side
+from carmel.smartnic.hostside import HostSide, read_host_side
 from carmel.smartnic.vfio import VfioFunctions
 from carmel.store.protocol import EventType
 from carmel.store.sqlite import SqliteStore
@@ -51,7 +51,11 @@ class OffloadWorld:
         self.claims = Claims(self.runtime)
         self.relays = Relays("127.0.0.1", "127.0.0.1")
         functions = VfioFunctions(QuietRunner(), self.bus)
-        self.nics = FunctionNics(self.claims, self.links, functions, lambda _uid: self.distances)
+
+        def read_host() -> HostSide:
+            return read_host_side(self.bus.root)
+
+        self.nics = FunctionNics(self.claims, self.links, functions, read_host, lambda _uid: self.distances)
         self.disks = FunctionDisks(self.runtime, self.links, functions, lambda: self.bus.root)
         self.controller = SmartNICController(
             self.runtime,
@@ -60,7 +64,7 @@ class OffloadWorld:
             self.nics,
             self.disks,
             functions,
-            lambda: read_host_side(self.bus.root),
+            read_host,
             self.relays,
             self.woken.put_nowait,
         )
