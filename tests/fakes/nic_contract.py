@@ -135,6 +135,12 @@ class NicContract:
             await seen.link.ask(lambda asked: make(asked, difference))
             await seen.until(lambda view: ("default", "new-eth0") in view.ports)
             await seen.until(lambda view: ("default", "shut") in view.objects["firewallpolicies"])
+            # A peer that is elsewhere is known, and is no port that anything can be plugged into.
+            view = await seen.until(lambda view: ("default", "far-eth0") in view.objects["ports"])
+            assert view.objects["ports"]["default", "far-eth0"]["spec"]["addresses"] == ["10.9.0.9"]
+            assert ("default", "far-eth0") not in view.ports
+            with pytest.raises(Refused):
+                await seen.link.bind("default", "far-eth0", "pf0vf0")
             # It is as it is to be: nothing more is wanted.
             there = {kind: seen.link.view.objects[kind.plural].values() for kind in _KINDS}
             assert compare(wanted_on("dpu", "server-1", _wanted()), there, "server-1").changes == ()
@@ -193,7 +199,7 @@ _KINDS = (NAMESPACES, NETWORKS, POLICIES, PORTS)
 
 
 def _wanted() -> HostObjects:
-    """A port on a network of its own, and a policy."""
+    """A port on a network of its own, and a policy with a peer that the host switches."""
     spec = {"provider": "bridge", "bridge": {"uplinks": ["p9"]}, "dataPlane": "SmartNIC"}
     port = {
         "networkRef": {"name": "new"},
@@ -202,10 +208,17 @@ def _wanted() -> HostObjects:
         "owner": "uid-new",
         "mac": "52:54:00:00:00:09",
     }
+    peer = {
+        "metadata": {"name": "far-eth0", "namespace": "default", "labels": {"app": "far"}},
+        "spec": {**port, "networkRef": {"name": "own"}, "owner": "uid-far", "mac": "52:54:00:00:00:0a"},
+        "status": {"dataPlane": "Host", "addresses": ["10.9.0.9"]},
+    }
+    rule = {"peers": [{"vmSelector": {"matchLabels": {"app": "far"}}}]}
+    policy = {"vmSelector": {"matchLabels": {"app": "new"}}, "ingress": [rule]}
     return HostObjects(
         networks=[{"metadata": {"name": "new"}, "spec": spec}],
-        ports=[{"metadata": {"name": "new-eth0", "namespace": "default"}, "spec": port}],
-        policies=[{"metadata": {"name": "shut", "namespace": "default"}, "spec": {"vmSelector": {}}}],
+        ports=[{"metadata": {"name": "new-eth0", "namespace": "default"}, "spec": port}, peer],
+        policies=[{"metadata": {"name": "shut", "namespace": "default"}, "spec": policy}],
         namespaces=[{"metadata": {"name": "default"}}],
         smart_nics=[{"metadata": {"name": "dpu"}}],
     )

@@ -158,6 +158,12 @@ def check_object(what: Bindable, found: JsonObject, binding: Binding, user: User
             f"the {noun} {name} is a bare machine's: the administrators of this SmartNIC plug it",
             code="PortNotBindable",
         )
+    if found["spec"].get("remote") and binding.function is not None:
+        # Whoever is let out of it would be one whom policies let in.
+        raise Forbidden(
+            f"the {noun} {name} is switched elsewhere, and is here only for policies to know its addresses",
+            code="PortNotBindable",
+        )
     if metadata.get("deletionTimestamp") is not None and binding.function is not None:
         raise Conflict(f"the {noun} {name} is being deleted", code="PortGoes")
 

@@ -15,7 +15,7 @@ import click
 from carmel.cli.session import Session
 from carmel.cli.text import safe
 from carmel.client.api import Selection
-from carmel.client.objects import JsonObject
+from carmel.client.objects import JsonObject, dig
 from carmel.errors import NotFound
 from carmel.network.firewall import (
     Connection,
@@ -67,7 +67,7 @@ def explain_port(session: Session, name: str, source: str | None, target: str | 
     direction = Direction.INGRESS if source else Direction.EGRESS
     key = PortKey(session.namespace, name)
     # Asked for first: it says best that there is no such port.
-    session.client.get(session.client.kind("ports"), session.namespace, name)
+    asked_for = session.client.get(session.client.kind("ports"), session.namespace, name)
     policies, ruleset = _current(session)
     smart_nic = ruleset.ports[key].port.smart_nic if key in ruleset.ports else None
     decision = decide(ruleset, key, direction, connection)
@@ -80,6 +80,8 @@ def explain_port(session: Session, name: str, source: str | None, target: str | 
     if len(decision.policies) > 1:
         asked = ", ".join(f"{safe(one)} (priority {policies[one].priority})" for one in decision.policies)
         click.echo(f"policies in the order in which they are asked: {asked}")
+    if dig(asked_for, "spec", "remote"):
+        click.echo("this port is remote: it is switched elsewhere, and only a peer of what is in force here")
     if smart_nic is not None:
         which = f"SmartNIC {safe(smart_nic)}" if smart_nic else "a SmartNIC"
         click.echo(f"{which} switches this port by its own policies: ask its API (carmel --context) what is in force")

@@ -20,6 +20,7 @@ from carmel.errors import NotFound, Refused
 from carmel.smartnic.credentials import split_address
 from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS, SMART_NICS
 from carmel.smartnic.mirror import ORDER, Change, Difference, HostObjects, Verb, compare, wanted_on
+from carmel.smartnic.peers import addresses_of, is_remote
 from carmel.smartnic.schemas import read_schemas
 from carmel.smartnic.syncing import make
 
@@ -131,8 +132,10 @@ def show(name: str, difference: Difference, output: Output | None) -> None:
 
 
 def line_of(change: Change) -> str:
-    """``update Port default/web-eth0: spec.vlan = 20``."""
+    """``update Port default/web-eth0: spec.vlan = 20``. Of a new remote Port its addresses, for they are believed."""
     line = f"{change.verb.value} {safe(change.called)}"
+    if change.verb is Verb.CREATE and is_remote(change.body):
+        return f"{line}: remote, {', '.join(safe(one) for one in addresses_of(change.body))}"
     if change.verb is not Verb.UPDATE:
         return line
     return f"{line}: {', '.join(safe(_assignment(change.body, field)) for field in change.fields)}"

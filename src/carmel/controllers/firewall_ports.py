@@ -82,7 +82,7 @@ class NicPorts:
 
     def vms(self) -> list[LabelledVm]:
         """Those that have ports here, once a port, as each has labels of its own."""
-        return [LabelledVm(port.key.namespace, port.vm, port.labels) for port in self.bindings()]
+        return [LabelledVm(port.key.namespace, port.vm, port.labels) for port in self.bindings() if not port.remote]
 
     def on_change(self, told: Callable[[], None]) -> None:
         _tell(self._ports.listen, _of_port, told)
@@ -108,7 +108,7 @@ def _of_port(obj: JsonObject) -> object:
     status = obj.get("status") or {}
     shown = [status.get(name) for name in ("dataPlane", "smartNIC", "interface", "addresses")]
     spec = obj["spec"]
-    return [_own_labels(obj), spec.get("addresses"), spec["vmRef"], shown]
+    return [_own_labels(obj), spec.get("addresses"), spec.get("remote"), spec["vmRef"], shown]
 
 
 def _tell(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -87,6 +88,24 @@ class FirewallPeer(Model):
     ip_block: IpBlock | None = None
     vm_selector: LabelSelector | None = None
     namespace_selector: LabelSelector | None = None
+
+
+def are_peers(
+    home: str,
+    vms: LabelSelector | None,
+    namespaces: LabelSelector | None,
+    vm: tuple[str, Mapping[str, str]],
+    labels_of: Mapping[str, Mapping[str, str]],
+) -> bool:
+    """Whether the two selectors of a peer, in a policy of the namespace ``home``, mean ``vm``: its namespace and its
+    labels. ``labels_of``: the labels of namespaces by their names."""
+    namespace, labels = vm
+    if namespaces is None:
+        if namespace != home:
+            return False
+    elif namespace not in labels_of or not namespaces.matches(labels_of[namespace]):
+        return False
+    return vms is None or vms.matches(labels)
 
 
 class FirewallPort(Model):

@@ -49,7 +49,8 @@ HOST_OWNER = "host"
 
 
 class PortSpec(Model):
-    """``vlan``: untagged frames belong to it (access port). ``trunk``: VLANs that pass tagged besides."""
+    """``vlan``: untagged frames belong to it (access port). ``trunk``: VLANs that pass tagged besides. ``remote``: as
+    with ports of that type in OVN (ovn-nb(5)), one that another machine has."""
 
     network_ref: LocalReference
     vm_ref: LocalReference
@@ -61,6 +62,10 @@ class PortSpec(Model):
     mac: Mac
     function: str | None = Field(
         default=None, max_length=63, description="On a SmartNIC: the function that is plugged into the port."
+    )
+    remote: bool | None = Field(
+        default=None,
+        description="It is switched elsewhere: never plugged in here, and only a peer of policies, by `addresses`.",
     )
     vlan: VlanId | None = None
     trunk: list[VlanId] | None = Field(default=None, max_length=4094)

@@ -20,6 +20,7 @@ from carmel.client.objects import JsonObject
 from carmel.errors import CarmelError, Forbidden, NotFound, Refused, Unavailable
 from carmel.resources.smartnic import Trust
 from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS, SMART_NICS
+from carmel.smartnic.peers import is_remote
 from carmel.smartnic.reading import NicFacts, NicPort, PortKey, read_nic, read_port
 from carmel.smartnic.trouble import told
 from carmel.smartnic.watching import Told, Watcher
@@ -42,7 +43,8 @@ Objects = Mapping[PortKey, JsonObject]
 class NicView:
     """What is known of a NIC. ``error``: why it is not being watched now; then the rest is what it was before.
 
-    ``objects`` are those of its store, by the plural of their kind; a kind that the host may not read is not there.
+    ``ports`` are those that it switches, so not remote ones. ``objects`` are those of its store, by the plural of their
+    kind; a kind that the host may not read is not there.
     """
 
     facts: NicFacts | None = None
@@ -177,7 +179,7 @@ class Link:
             self._errors.pop(plural, None)
             self._known[plural] = dict(what.all)
             if what.kind is PORTS:
-                self._ports = {key: read_port(one) for key, one in what.all.items()}
+                self._ports = {key: read_port(one) for key, one in what.all.items() if not is_remote(one)}
         else:
             self._change(what)
         before = self._view
@@ -189,14 +191,14 @@ class Link:
 
     def _change(self, what: Told) -> None:
         known = self._known.setdefault(what.kind.plural, {})
+        if what.kind is PORTS:
+            self._ports.pop(what.key, None)
+            if what.changed is not None and not is_remote(what.changed):
+                self._ports[what.key] = read_port(what.changed)
         if what.changed is None:
             known.pop(what.key, None)
-            if what.kind is PORTS:
-                self._ports.pop(what.key, None)
         else:
             known[what.key] = what.changed
-            if what.kind is PORTS:
-                self._ports[what.key] = read_port(what.changed)
 
     def _look(self) -> NicView:
         themselves = self._known.get(SMART_NICS.plural)

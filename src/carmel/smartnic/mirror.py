@@ -2,7 +2,8 @@
 
 Objects are JSON, as the API has them. On the NIC a network is switched by the NIC itself (``dataPlane: Host``: there it
 is the host), a port has its VM's labels and no owner, and each has the label ``carmel.dev/mirrored-from``. What has not
-that label is the NIC's administrators' own and is left alone.
+that label is the NIC's administrators' own and is left alone. Ports of VMs elsewhere are there too, as far as policies
+have them as peers (``peers``).
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from carmel.resources.firewallpolicy import FirewallPolicy
 from carmel.resources.network import Network
 from carmel.resources.port import DataPlane, Port
 from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS
+from carmel.smartnic.peers import is_remote, peers_elsewhere, remote_spec
 from carmel.smartnic.schemas import Schemas, known_part
 
 MIRRORED_FROM = "carmel.dev/mirrored-from"
 ORDER = (NAMESPACES, NETWORKS, POLICIES, PORTS)
 """Made in this order and removed in the reverse: no port is ever there before the policies that are about it."""
+_BEFORE_POLICIES = ORDER.index(POLICIES) - 0.5
+"""Where remote ports come: who is denied is known when policies come, and until they have gone."""
 _ITS_OWN = frozenset({"function"})
 """Fields of a port that are not mirrored: what is plugged in is said by a binding."""
 _MODELS: Mapping[ResourceType, type[Network | Port | FirewallPolicy]] = {
@@ -92,11 +96,19 @@ def wanted_on(nic: str, host: str, have: HostObjects) -> Wanted:
     software = set(_software_nics(have.machines))
     ports = [one for one in have.ports if _belongs(one, nic, networks, alone=alone) and _nic_of(one) not in software]
     spaces = {metadata(one, "namespace") for one in ports}
+    policies = [one for one in have.policies if metadata(one, "namespace") in spaces]
+    here = {_key(one) for one in ports}
+    others = [one for one in have.ports if _key(one) not in here and not _goes(one)]
+    remote = peers_elsewhere(policies, others, have.namespaces)
+    spaces |= {metadata(one, "namespace") for one in remote}
     return {
         NAMESPACES: [_mirrored(one, host) for one in have.namespaces if metadata(one, "name") in spaces],
         NETWORKS: [_mirrored(one, host, _network_spec(one)) for one in networks.values()],
-        POLICIES: [_mirrored(one, host, _spec(one)) for one in have.policies if metadata(one, "namespace") in spaces],
-        PORTS: [_mirrored(one, host, _without(_spec(one), _ITS_OWN)) for one in ports],
+        POLICIES: [_mirrored(one, host, _spec(one)) for one in policies],
+        PORTS: [
+            *(_mirrored(one, host, remote_spec(one)) for one in remote),
+            *(_mirrored(one, host, _without(_spec(one), _ITS_OWN)) for one in ports),
+        ],
     }
 
 
@@ -155,11 +167,12 @@ def compare(
 ) -> Difference:
     """``there`` is what the NIC has; kinds that are not in it are left out of the comparison. ``schemas``: those of a
     NIC of another version."""
-    changes: list[Change] = []
+    changes: list[tuple[float, Change]] = []
     notes: list[str] = []
     left_out: list[str] = []
-    removals: list[Change] = []
-    used = {("", str(dig(port, "spec", "networkRef", "name"))) for port in wanted.get(PORTS, ())}
+    removals: list[tuple[float, Change]] = []
+    here = (port for port in wanted.get(PORTS, ()) if not is_remote(port))
+    used = {("", str(dig(port, "spec", "networkRef", "name"))) for port in here}
     for kind in ORDER:
         if kind not in there:
             continue
@@ -168,14 +181,22 @@ def compare(
             obj, unknown = known_part(schemas.get(kind.kind, {}), whole)
             if unknown:
                 left_out.append(f"{_called(kind, obj)}: {', '.join(unknown)}")
+            if is_remote(whole) and not is_remote(obj):
+                # To a NIC that does not know what that is, it would be a port like any other.
+                continue
             found = _bring_about(kind, obj, known.pop(_key(obj), None), host)
             if isinstance(found, str):
                 notes.append(found)
             elif found is not None:
-                changes.append(found)
+                changes.append((_stage(kind, obj), found))
         left = [one for key, one in known.items() if kind is not NETWORKS or key not in used]
         removals += _removals(kind, left, host)
-    return Difference((*changes, *reversed(removals)), tuple(notes), tuple(left_out))
+    made, removed = (sorted(one, key=lambda staged: staged[0]) for one in (changes, removals))
+    return Difference(tuple(change for _, change in (*made, *reversed(removed))), tuple(notes), tuple(left_out))
+
+
+def _stage(kind: ResourceType, obj: JsonObject) -> float:
+    return _BEFORE_POLICIES if kind is PORTS and is_remote(obj) else ORDER.index(kind)
 
 
 def _bring_about(kind: ResourceType, obj: JsonObject, there: JsonObject | None, host: str) -> Change | str | None:
@@ -193,13 +214,13 @@ def _bring_about(kind: ResourceType, obj: JsonObject, there: JsonObject | None, 
     return Change(Verb.UPDATE, kind, namespace, name, patch, tuple(_paths(patch)))
 
 
-def _removals(kind: ResourceType, left: Iterable[JsonObject], host: str) -> Iterator[Change]:
+def _removals(kind: ResourceType, left: Iterable[JsonObject], host: str) -> Iterator[tuple[float, Change]]:
     """With a namespace would go whatever else is in it: it stays."""
     if kind is NAMESPACES:
         return
     for obj in left:
         if _labels(obj).get(MIRRORED_FROM) == host and not _goes(obj):
-            yield Change(Verb.DELETE, kind, *_key(obj))
+            yield _stage(kind, obj), Change(Verb.DELETE, kind, *_key(obj))
 
 
 def _patch(kind: ResourceType, wanted: JsonObject, there: JsonObject, *, ours: bool) -> JsonObject:

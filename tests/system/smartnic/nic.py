@@ -155,8 +155,8 @@ class Nic(Daemon):
         _end_all(self.space)
 
     # -- what its administrators make -----------------------------------------------------------------------------
-    def make_network(self) -> None:
-        spec = {"provider": "nat", "nat": {"subnet": f"{SUBNET}.0/24"}}
+    def make_network(self, **spec: Any) -> None:
+        spec = spec or {"provider": "nat", "nat": {"subnet": f"{SUBNET}.0/24"}}
         kind = {"apiVersion": "carmel.dev/v1alpha1", "kind": "Network"}
         self.create("network", {**kind, "metadata": {"name": "lan"}, "spec": spec}, None)
         self.wait_for("network", "lan", is_ready, namespace=None)

@@ -17,7 +17,7 @@ from carmel.errors import Invalid
 from tests.api import Predicate
 from tests.system.network.ovs.server import Server, missing, server
 from tests.system.smartnic.conftest import require_programs
-from tests.system.smartnic.nic import Nic, because, running_nic
+from tests.system.smartnic.nic import SUBNET, Nic, Space, because, port, running_nic
 
 
 class OvsNic:
@@ -139,6 +139,56 @@ def test_a_policy_drops_and_allows_what_spoofs_never_leaves_and_all_is_counted(o
     assert not vm.reaches("10.77.0.11", source="10.77.0.66")
     nic.wait_for("port", "vm0-eth0", lambda one: (dig(one, "status", "counters", "droppedPackets") or 0) > 0)
     nic.wait_for("port", "vm0-eth0", lambda one: (dig(one, "status", "counters", "sentPackets") or 0) > 0)
+
+
+def beyond_an_uplink(nic: Nic, address: str) -> Space:
+    """A machine on the network that the NIC's uplink leads to."""
+    space = nic.make_space("far")
+    nic.space.ip(f"link add p0 address 52:54:00:ca:03:00 type veth peer name eth0 netns {space.name}")
+    space.ip("link set eth0 up")
+    space.ip(f"addr add {address}/24 dev eth0")
+    return space
+
+
+def remote_port(*addresses: str) -> JsonObject:
+    """A VM of the host's own network, as ``carmel smartnic sync`` has it on the NIC."""
+    made = port(9, networkRef={"name": "own"}, mac="52:54:00:00:00:09", remote=True, addresses=list(addresses))
+    return {**made, "metadata": {"name": "db-eth0", "labels": {"app": "db"}}}
+
+
+def test_a_policy_knows_peers_that_are_elsewhere(ovs: OvsNic) -> None:
+    nic = chosen(ovs)
+    first, second = f"{SUBNET}.50", f"{SUBNET}.51"
+    db = beyond_an_uplink(nic, first)
+    db.ip(f"addr add {second}/24 dev eth0")
+    nic.make_network(provider="bridge", bridge={"uplinks": ["p0"]})
+    for number in range(2):
+        nic.make_port(number)
+        assert nic.bind(f"vm{number}-eth0", f"pf0vf{number}").status == 201
+        nic.wait_plugged(number)
+    there = f"{SUBNET}.11"
+    assert db.reaches(there)
+    policy = denied()
+    policy["spec"]["ingress"] = [{"peers": [{"vmSelector": {"matchLabels": {"app": "db"}}}]}]
+    nic.create("firewallpolicy", policy)
+    nic.wait_for("firewallpolicy", "closed", lambda one: condition(one, "Ready").get("status") == "True")
+    assert eventually(lambda: not db.reaches(there))
+    nic.create("port", remote_port(first))
+    assert eventually(lambda: db.reaches(there, source=first))
+    assert not db.reaches(there, source=second)
+    assert not nic.reach()
+    # Not even a host that is root on its side can be that peer.
+    answer = nic.bind("db-eth0", "pf0vf0")
+    assert (answer.status, answer.code) == (403, "PortNotBindable")
+    # A sync later it has another address, and a daemon later too.
+    nic.patch("port", "db-eth0", {"spec": {"addresses": [second]}})
+    assert eventually(lambda: db.reaches(there, source=second))
+    assert not db.reaches(there, source=first)
+    nic.kill()
+    nic.start()
+    nic.wait_plugged(1)
+    assert eventually(lambda: db.reaches(there, source=second))
+    assert not db.reaches(there, source=first)
 
 
 def test_traffic_goes_on_while_the_daemon_is_dead(ovs: OvsNic) -> None:

@@ -434,3 +434,17 @@ async def test_a_namespace_is_bound_without_being_seen(nic: SmartNicApp) -> None
     assert (await ask(nic, "POST", f"{namespaces}/db/binding", {"function": None})).status == 201
     assert "function" not in (await nic.store.get(NVME_NAMESPACE, None, "db")).json()["spec"]
     assert [reason for _name, reason, _message in nic.told] == ["FunctionPlugged", "FunctionUnplugged"]
+
+
+async def test_nothing_is_plugged_into_a_port_that_is_elsewhere(nic: SmartNicApp) -> None:
+    """Whoever was let out of it would be one whom policies let in."""
+    remote = port("far", function="pf0vf1")
+    remote["spec"] |= {"remote": True, "addresses": ["10.9.0.9"]}
+    await nic.store.create(PORT, remote)
+    for trust in ("Restricted", "Full"):
+        await trusting(nic, trust)
+        answer = await bind(nic, "far", "pf0vf0")
+        assert (answer.status, answer.json()["details"]["carmel"]["code"]) == (403, "PortNotBindable")
+    assert (await stored_port(nic, "far")).json()["spec"]["function"] == "pf0vf1"
+    # What is in it may go.
+    assert (await bind(nic, "far", None)).status == 201

@@ -130,6 +130,26 @@ def test_on_a_smart_nic_ports_have_labels_of_their_own(
     assert said(capsys, on_a_smart_nic(**served), "web-0", source="10.0.0.7:80/tcp")[0].startswith("Denied")
 
 
+def test_on_a_smart_nic_peers_elsewhere_are_known_by_their_remote_ports(capsys: pytest.CaptureFixture[str]) -> None:
+    web, db = port("web-0", "web", "10.1.0.1"), port("db-0", "db", "")
+    web["status"] |= {"dataPlane": "SmartNIC", "smartNIC": "dpu0"}
+    db["metadata"]["labels"], db["status"] = {"app": "db"}, {}
+    db["spec"] |= {"remote": True, "addresses": ["10.1.0.2"]}
+    policy = obj("web", spec={"ingress": [{"peers": [{"vmSelector": {"matchLabels": {"app": "db"}}}]}]})
+    api = Api(ports=[web, db], namespaces=[obj("default", None)], firewallpolicies=[policy])
+    nic = Session(api, "default")  # type: ignore[arg-type]
+    assert said(capsys, nic, "web-0", source="10.1.0.2:443/tcp")[0].startswith("Allowed")
+    assert said(capsys, nic, "web-0", source="10.1.0.3:443/tcp")[0].startswith("Denied")
+    last = said(capsys, nic, "db-0", source="10.1.0.2:443/tcp")[-1]
+    assert last == "this port is remote: it is switched elsewhere, and only a peer of what is in force here"
+
+
+def test_on_a_host_peers_on_its_smart_nic_are_known(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    db = session.client.get(session.client.kind("ports"), "default", "db-0")
+    db["status"] |= {"dataPlane": "SmartNIC", "smartNIC": "dpu0", "function": "pf0vf0"}
+    assert said(capsys, session, "web-0", source="10.1.0.2:443")[0].startswith("Allowed")
+
+
 def test_a_host_says_that_its_smart_nic_decides(capsys: pytest.CaptureFixture[str]) -> None:
     host = on_a_smart_nic(virtualmachines=[obj("web", labels={"app": "web"})])
     last = said(capsys, host, "web-0", source="10.0.0.7:443/tcp")[-1]

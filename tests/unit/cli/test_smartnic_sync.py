@@ -154,6 +154,12 @@ def test_from_elsewhere_the_relay_is_where_the_host_is() -> None:
     assert str(through_relay(host, "https://10.0.0.5:17460", NIC)) == "https://10.0.0.5:17460"
 
 
+def test_of_a_port_elsewhere_the_addresses_are_named() -> None:
+    body = {"spec": {**WEB, "remote": True, "addresses": ["10.0.0.7", "fd00::7"]}}
+    line = line_of(Change(Verb.CREATE, PORTS, "lab", "web-eth0", body))
+    assert line == "create Port lab/web-eth0: remote, 10.0.0.7, fd00::7"
+
+
 def test_what_is_changed_is_named() -> None:
     patch = {"metadata": {"labels": {"carmel.dev/host": "a", "app": None}}, "spec": {"trunk": [1, 2]}}
     fields = ("metadata.labels.carmel.dev/host", "metadata.labels.app", "spec.trunk")

@@ -8,6 +8,7 @@ from typing import Any
 from carmel.client.discovery import ResourceType
 from carmel.resources.base import JsonObject
 from carmel.resources.network import NETWORK
+from carmel.resources.port import PORT
 from carmel.resources.schema import structural_schema
 from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS
 from carmel.smartnic.mirror import MIRRORED_FROM, Difference, HostObjects, Verb, Wanted, compare, wanted_on
@@ -149,6 +150,150 @@ def test_what_is_plugged_in_stays_until_it_is_pulled_out() -> None:
     ]
 
 
+# -- peers elsewhere --------------------------------------------------------------------------------------------------
+def allowing(*peers: JsonObject, namespace: str = "default", direction: str = "ingress") -> JsonObject:
+    return obj("allow", namespace, spec={"vmSelector": {}, direction: [{"peers": list(peers)}]})
+
+
+def app(name: str) -> JsonObject:
+    return {"vmSelector": {"matchLabels": {"app": name}}}
+
+
+def having(made: JsonObject, *addresses: str) -> JsonObject:
+    """As it was learned, or leased."""
+    made["status"] |= {"dataPlane": "Host", "addresses": list(addresses)}
+    return made
+
+
+def remote(wanted: Wanted) -> dict[str, list[str]]:
+    """By name the addresses of those ports that are elsewhere."""
+    return {
+        one["metadata"]["name"]: one["spec"]["addresses"] for one in wanted[PORTS] if one["spec"].get("remote") is True
+    }
+
+
+def test_a_peer_that_the_host_switches_is_there_with_its_addresses_alone() -> None:
+    db = having(port("db-eth0", "own", vlan=3, limits={"ingress": {"kbps": 64}}), "10.0.0.9", "10.0.0.8")
+    wanted = wanted_on("dpu", "server-1", host(ports=[port("web-eth0"), db], policies=[allowing(app("db"))]))
+    (there,) = [one for one in wanted[PORTS] if one["metadata"]["name"] == "db-eth0"]
+    assert there == {
+        "metadata": {
+            "name": "db-eth0",
+            "namespace": "default",
+            "labels": {"app": "db", "carmel.dev/host": "server-1", MIRRORED_FROM: "server-1"},
+        },
+        "spec": {
+            "networkRef": {"name": "own"},
+            "vmRef": {"name": "db"},
+            "nic": "eth0",
+            "owner": "uid-db",
+            "mac": "52:54:00:00:00:01",
+            "remote": True,
+            "addresses": ["10.0.0.8", "10.0.0.9"],
+        },
+    }
+    assert "remote" not in next(one for one in wanted[PORTS] if one["metadata"]["name"] == "web-eth0")["spec"]
+    # The host's network is nothing to the NIC.
+    assert names(wanted, NETWORKS) == ["lan"]
+
+
+def test_only_those_that_a_policy_speaks_of_are_told() -> None:
+    ports = [
+        port("web-eth0"),
+        having(port("db-eth0", "own"), "10.0.0.1"),
+        having(port("mail-eth0", "own"), "10.0.0.2"),
+        port("off-eth0", "own"),
+        port("fixed-eth0", "own", addresses=["10.0.0.3"]),
+    ]
+
+    def told_of(*policies: JsonObject) -> list[str]:
+        return list(remote(wanted_on("dpu", "server-1", host(ports=ports, policies=policies))))
+
+    assert told_of(obj("all", "default", spec={"vmSelector": {}, "ingress": [{}]})) == []
+    assert told_of(allowing({"ipBlock": {"cidr": "10.0.0.0/8"}})) == []
+    assert told_of(allowing(app("db"), direction="egress")) == ["db-eth0"]
+    # Who has no address cannot be known by one.
+    assert told_of(allowing(app("off"), app("fixed"))) == ["fixed-eth0"]
+    assert told_of(allowing({"vmSelector": {}})) == ["db-eth0", "mail-eth0", "fixed-eth0"]
+    # Policies of namespaces that have no ports there are not there either.
+    assert told_of(allowing(app("db"), namespace="other")) == []
+    # What another version says does not keep from the rest.
+    unknown = {"vmSelector": {"matchExpressions": [{"key": "app", "operator": "Resembles"}]}}
+    assert told_of(allowing(unknown, app("mail"))) == ["mail-eth0"]
+
+
+def test_peers_of_other_namespaces_come_with_those() -> None:
+    ops = having(port("ops-eth0", "own", namespace="other"), "10.0.0.1")
+    have = host(
+        ports=[port("web-eth0"), ops],
+        policies=[
+            allowing({"namespaceSelector": {"matchLabels": {"team": "ops"}}, **app("ops")}),
+            obj("theirs", "other", spec={"vmSelector": {}}),
+        ],
+        namespaces=[obj("default"), obj("other", labels={"team": "ops"}), obj("third", labels={"team": "ops"})],
+    )
+    wanted = wanted_on("dpu", "server-1", have)
+    assert remote(wanted) == {"ops-eth0": ["10.0.0.1"]}
+    assert (names(wanted, NAMESPACES), names(wanted, POLICIES)) == (["default", "other"], ["allow"])
+
+
+def test_ports_of_another_smartnic_are_elsewhere() -> None:
+    have = host(
+        smart_nics=[obj("dpu"), obj("other")],
+        ports=[port("a-eth0", chosen="dpu"), having(port("b-eth0", chosen="other"), "10.0.0.2")],
+        policies=[allowing(app("a"), app("b"))],
+    )
+    assert remote(wanted_on("dpu", "server-1", have)) == {"b-eth0": ["10.0.0.2"]}
+    # Of a's no address is known yet.
+    assert remote(wanted_on("other", "server-1", have)) == {}
+
+
+def test_a_vm_that_moves_onto_the_nic_is_remote_no_more_and_the_reverse() -> None:
+    machine = obj("db", "default", spec={"networks": [{"name": "eth0", "dataPlane": "Host"}]})
+    db, web = having(port("db-eth0"), "10.0.0.9"), port("web-eth0")
+    software = host(ports=[web, db], machines=[machine], policies=[allowing(app("db"))])
+    offloaded = host(ports=[web, db], policies=[allowing(app("db"))])
+    there = on_nic(wanted_on("dpu", "server-1", software))
+    (change,) = compare(wanted_on("dpu", "server-1", offloaded), there, "server-1").changes
+    assert (change.verb, change.body) == (Verb.UPDATE, {"spec": {"remote": None, "addresses": None}})
+    there = on_nic(wanted_on("dpu", "server-1", offloaded))
+    (change,) = compare(wanted_on("dpu", "server-1", software), there, "server-1").changes
+    assert (change.verb, change.body) == (Verb.UPDATE, {"spec": {"remote": True, "addresses": ["10.0.0.9"]}})
+
+
+def test_an_address_that_changed_makes_it_stale() -> None:
+    def have(*addresses: str) -> HostObjects:
+        return host(
+            ports=[port("web-eth0"), having(port("db-eth0", "own"), *addresses)], policies=[allowing(app("db"))]
+        )
+
+    there = on_nic(wanted_on("dpu", "server-1", have("10.0.0.1")))
+    assert compare(wanted_on("dpu", "server-1", have("10.0.0.1")), there, "server-1") == Difference()
+    (change,) = compare(wanted_on("dpu", "server-1", have("10.0.0.2")), there, "server-1").changes
+    assert change.body == {"spec": {"addresses": ["10.0.0.2"]}}
+    # A VM that is off has none that were learned: another may have that one by now.
+    assert told(compare(wanted_on("dpu", "server-1", have()), there, "server-1")) == [
+        ("delete", "Port default/db-eth0")
+    ]
+
+
+def test_who_is_denied_is_known_before_the_policy_and_until_it_went() -> None:
+    have = host(ports=[port("web-eth0"), having(port("db-eth0", "own"), "10.0.0.1")], policies=[allowing(app("db"))])
+    wanted = wanted_on("dpu", "server-1", have)
+    assert told(compare(wanted, empty(), "server-1")) == [
+        ("create", "Network lan"),
+        ("create", "Port default/db-eth0"),
+        ("create", "FirewallPolicy default/allow"),
+        ("create", "Port default/web-eth0"),
+    ]
+    assert told(compare(wanted_on("dpu", "server-1", HostObjects()), on_nic(wanted), "server-1")) == [
+        ("delete", "Port default/web-eth0"),
+        ("delete", "FirewallPolicy default/allow"),
+        ("delete", "Port default/db-eth0"),
+        ("delete", "Network lan"),
+    ]
+
+
 # -- what is missing --------------------------------------------------------------------------------------------------
 def test_ports_come_last_and_go_first() -> None:
     wanted = wanted_on("dpu", "server-1", host())
@@ -267,3 +412,18 @@ def test_lists_are_looked_into_and_free_forms_are_kept() -> None:
     value = {"rules": [{"port": 80}, {"port": 81, "ttl": 3}], "labels": {"a": "b"}}
     kept = {"rules": [{"port": 80}, {"port": 81}], "labels": {"a": "b"}}
     assert known_part(schema, value) == (kept, ["rules[1].ttl"])
+
+
+def test_a_nic_that_knows_no_remote_ports_gets_none() -> None:
+    """There it would be a port like any other, for functions to be plugged into."""
+    older = copy.deepcopy(structural_schema(PORT))
+    del older["properties"]["spec"]["properties"]["remote"]
+    schemas = {"Port": older}
+    have = host(ports=[port("web-eth0"), having(port("db-eth0", "own"), "10.0.0.1")], policies=[allowing(app("db"))])
+    wanted = wanted_on("dpu", "server-1", have)
+    first = compare(wanted, empty(), "server-1", schemas)
+    assert [change.name for change in first.changes if change.kind is PORTS] == ["web-eth0"]
+    assert first.left_out == ("Port default/db-eth0: spec.remote",)
+    # One that it got while it was newer goes.
+    there = on_nic(wanted)
+    assert told(compare(wanted, there, "server-1", schemas)) == [("delete", "Port default/db-eth0")]

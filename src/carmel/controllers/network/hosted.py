@@ -96,7 +96,8 @@ class HostedNetworks:
 
     def _count(self, network: Network) -> int:
         name = network.metadata.name
-        return sum(port.json()["spec"]["networkRef"]["name"] == name for port in self._ports)
+        specs = (port.json()["spec"] for port in self._ports)
+        return sum(spec["networkRef"]["name"] == name and not spec.get("remote") for spec in specs)
 
     # -- what is shown --------------------------------------------------------------------------------------------
     async def _show(self, network: Network, seen: Seen) -> float | None:

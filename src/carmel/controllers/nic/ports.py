@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from carmel.controllers.nic.networks import NicSwitch, not_ready_because
-from carmel.controllers.nic.portstatus import Plugged, describe_plugged, describe_unplugged
+from carmel.controllers.nic.portstatus import Plugged, describe_plugged, describe_remote, describe_unplugged
 from carmel.controllers.nic.self_status import SelfStatus
-from carmel.controllers.nic.wishes import Refusal, Wish, wish_of
+from carmel.controllers.nic.wishes import REMOTE, Refusal, Wish, wish_of
 from carmel.controllers.runtime import (
     ControllerSpec,
     EventKind,
@@ -195,6 +195,9 @@ class NicPortController:
         before = find_condition(port.status, "Ready")
         now = self._runtime.clock.now()
         try:
+            if refusal is REMOTE:
+                await self._resources.update_status(port, lambda one: describe_remote(one, now))
+                return
             await self._resources.update_status(
                 port, lambda one: describe_unplugged(one, self._name, refusal, now, as_before=as_before)
             )

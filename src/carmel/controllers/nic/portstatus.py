@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from carmel.controllers.nic.wishes import Refusal
+from carmel.controllers.nic.wishes import REMOTE, Refusal
 from carmel.controllers.runtime import condition, remove_condition, set_conditions
 from carmel.network.dataplane import PortCount, PortPlan
 from carmel.resources.base import Condition
@@ -72,3 +72,14 @@ def describe_unplugged(port: Port, smart_nic: str, refusal: Refusal, now: dateti
         status.counters = status.counted_at = None
         remove_condition(status, _MAC)
     set_conditions(status, [condition("Ready", "False", refusal.reason, refusal.message, generation=generation)], now)
+
+
+def describe_remote(port: Port, now: datetime) -> None:
+    """Whether it is plugged in is for whoever switches it to say."""
+    status, generation = port.status, port.metadata.generation
+    status.observed_generation = generation
+    status.data_plane = status.smart_nic = status.function = status.interface = status.mac = None
+    status.counters = status.counted_at = None
+    status.addresses = port.spec.addresses
+    remove_condition(status, _MAC)
+    set_conditions(status, [condition("Ready", "Unknown", REMOTE.reason, REMOTE.message, generation=generation)], now)

@@ -34,12 +34,15 @@ class Wish:
 
 
 NOT_PLUGGED = Refusal("NoFunction", "no function is plugged into it")
+REMOTE = Refusal("Remote", "it is switched elsewhere: here it is a peer of policies, by its addresses")
 
 
 def wish_of(
     port: Port, mirror: Port | None, rivals: Sequence[Stored], shown: Shown, *, sets_macs: bool
 ) -> Wish | Refusal:
     """``rivals``: ports for the same function, or the same NIC of the same owner, itself among them."""
+    if port.spec.remote:
+        return REMOTE
     name = port.spec.function
     if name is None:
         return NOT_PLUGGED
@@ -66,9 +69,14 @@ def first_of(ports: Iterable[Stored], matches: _Matches) -> Key | None:
     found = []
     for stored in ports:
         obj = stored.json()
-        if matches(obj["spec"]) and obj["spec"].get("function") and not obj["metadata"].get("deletionTimestamp"):
+        if matches(obj["spec"]) and _is_to_be_plugged(obj):
             found.append((*_age(obj), key_of(stored)))
     return min(found)[-1] if found else None
+
+
+def _is_to_be_plugged(port: JsonObject) -> bool:
+    spec = port["spec"]
+    return bool(spec.get("function")) and not spec.get("remote") and not port["metadata"].get("deletionTimestamp")
 
 
 def _age(port: JsonObject) -> tuple[bool, str, str]:

@@ -118,7 +118,7 @@ class Mirroring:
         return compare(wanted_on(name, host, have), _there(view), host, schemas)
 
     def _changed(self, change: Change) -> None:
-        """Counters and addresses are written all the time, and are nothing that is mirrored."""
+        """Counters are written all the time, and are nothing that is mirrored."""
         states = [_mirrored_part(one) for one in change.states]
         if len(states) == 2 and states[0] == states[1]:
             return
@@ -131,7 +131,10 @@ class Mirroring:
 
 def _mirrored_part(obj: JsonObject) -> tuple[object, ...]:
     metadata, status = obj["metadata"], obj.get("status") or {}
-    told = (metadata.get("labels"), metadata.get("deletionTimestamp"), status.get("smartNIC"))
+    told = (
+        *(metadata.get(name) for name in ("labels", "deletionTimestamp")),
+        *(status.get(name) for name in ("smartNIC", "function", "addresses")),
+    )
     return (metadata.get("uid"), metadata.get("generation"), *told)
 
 

@@ -17,6 +17,7 @@ from carmel.resources.base import Condition, Time
 from carmel.resources.network import Network
 from carmel.resources.port import DataPlane, Port, PortCounters
 from carmel.smartnic.link import NicView, no_port
+from carmel.smartnic.peers import is_remote
 from carmel.smartnic.reading import condition_of
 
 _TIME: TypeAdapter[Any] = TypeAdapter(Time)
@@ -140,7 +141,9 @@ def of_view(smart_nic: str, view: NicView, plural: str, key: tuple[str, str], wr
     error = view.error or wrong
     if error is not None:
         return Reflected(smart_nic, wrong=error)
-    return Reflected(smart_nic, view.objects.get(plural, {}).get(key))
+    there = view.objects.get(plural, {}).get(key)
+    # A Port that it has as a peer only is none of its own.
+    return Reflected(smart_nic, None if there is not None and is_remote(there) else there)
 
 
 def _text(value: object) -> str | None:

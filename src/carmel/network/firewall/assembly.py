@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from carmel.network.firewall.compile import CompiledPolicy, PortRules, Ruleset
 from carmel.network.firewall.matches import AddressBlocks, Network, PeerSet, SelectedVms
 from carmel.network.firewall.model import Address, PolicyRef, PortBinding
-from carmel.resources.firewallpolicy import Direction
+from carmel.resources.firewallpolicy import Direction, are_peers
 from carmel.resources.labelselector import LabelSelector
 
 Labels = Mapping[str, str]
@@ -89,13 +89,8 @@ class _Members:
         )
 
     def _is_member(self, peers: SelectedVms, port: PortBinding) -> bool:
-        home = port.key.namespace
-        if peers.namespaces is None:
-            if home != peers.namespace:
-                return False
-        elif home not in self._namespaces or not peers.namespaces.matches(self._namespaces[home]):
-            return False
-        return peers.vms is None or peers.vms.matches(port.labels)
+        vm = port.key.namespace, port.labels
+        return are_peers(peers.namespace, peers.vms, peers.namespaces, vm, self._namespaces)
 
 
 @functools.lru_cache(maxsize=8192)

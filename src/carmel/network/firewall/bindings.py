@@ -21,6 +21,7 @@ def binding_of(port: Port, labels: Mapping[str, str], here: DataPlane = DataPlan
         port.spec.vm_ref.name,
         labels,
         tuple(ipaddress.ip_address(text) for text in port.spec.addresses or status.addresses or ()),
-        status.interface if status.data_plane is here else None,
+        status.interface if status.data_plane is here and not port.spec.remote else None,
         (status.smart_nic or "") if away else None,
+        bool(port.spec.remote),
     )

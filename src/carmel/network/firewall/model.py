@@ -59,7 +59,8 @@ class PortBinding:
     """One NIC of a VM: whose it is, which addresses it has, and where it is plugged.
 
     ``interface`` is the tap or representor on this machine; ``None`` for a NIC that is elsewhere, which is only a peer
-    of those here. ``smart_nic`` names the SmartNIC that switches it, where that is not this machine.
+    of those here. ``smart_nic`` names the SmartNIC that switches it, where that is not this machine. ``remote``: this
+    machine has the Port as a peer only, and policies do not count it among the ports that they are for.
     """
 
     key: PortKey
@@ -68,6 +69,7 @@ class PortBinding:
     addresses: tuple[Address, ...] = ()
     interface: str | None = None
     smart_nic: str | None = None
+    remote: bool = False
 
 
 class LabelledVm(NamedTuple):

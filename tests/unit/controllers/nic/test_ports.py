@@ -13,10 +13,11 @@ from carmel.controllers.network.hosted import FINALIZER
 from carmel.controllers.runtime import Key, find_condition
 from carmel.errors import Refused
 from carmel.network.dataplane import PortCount
+from carmel.network.firewall import Connection, PortKey
 from carmel.network.host.kernel import Link
 from carmel.network.names import port_name
 from carmel.resources.core import EVENT
-from carmel.resources.firewallpolicy import FIREWALL_POLICY
+from carmel.resources.firewallpolicy import FIREWALL_POLICY, Action, Direction
 from carmel.resources.network import NETWORK
 from carmel.resources.port import PORT, DataPlane
 from carmel.resources.smartnic import SMART_NIC, FunctionOwner, FunctionState, SmartNICMode, Trust
@@ -306,3 +307,61 @@ async def test_without_a_firewall_ports_are_plugged_only_while_nobody_wants_one(
     assert "pf0vf0" in nic.plane.links
     await nic.store.delete(FIREWALL_POLICY, "default", "p")
     assert ready(await nic.port(0)) == ("True", "Plugged")
+
+
+async def test_a_remote_port_is_a_peer_and_no_more(nic: SmartNic) -> None:
+    await nic.make_network()
+    await nic.make_port(0)
+    port = await nic.make_port(1, remote=True, addresses=["10.9.0.9"])
+    assert ready(port) == ("Unknown", "Remote")
+    assert (port.status.interface, port.status.data_plane, port.status.addresses) == (None, None, ["10.9.0.9"])
+    assert set(nic.plane.ports) == {CMP[0]}
+    lan = await nic.networks.get(Key(None, "lan"))
+    assert lan.status.ports == 1
+    # Its function is free for whoever is here.
+    assert ready(await nic.make_port(2, function="pf0vf1")) == ("True", "Plugged")
+    # What becomes remote is unplugged, and the reverse.
+    port = await nic.set_port(0, remote=True)
+    assert (ready(port), set(nic.plane.ports)) == (("Unknown", "Remote"), {CMP[2]})
+    port = await nic.set_port(0, remote=False)
+    assert (ready(port), set(nic.plane.ports)) == (("True", "Plugged"), {CMP[0], CMP[2]})
+
+
+async def test_nothing_of_a_remote_port_is_taken_for_plugged_after_a_start(nic: SmartNic) -> None:
+    await nic.make_network()
+    await nic.make_port(0)
+    await nic.stop()
+    port = await nic.ports.get(Key("default", "p0"))
+    port.spec.remote = True
+    stored = port.to_json()
+    stored["metadata"].pop("resourceVersion")
+    await nic.store.replace(PORT, stored)
+    await nic.restart()
+    assert ready(await nic.port(0)) == ("Unknown", "Remote")
+    assert set(nic.plane.ports) == set()
+
+
+async def test_policies_on_the_nic_know_remote_ports_as_peers(nic: SmartNic) -> None:
+    await nic.make_network()
+    await nic.make_port(0)
+    labels = {"app": "db"}
+    spec = (await nic.make_port(1, remote=True, addresses=["10.9.0.9"])).spec.to_json()
+    await nic.store.replace(PORT, {"metadata": {"name": "p1", "namespace": "default", "labels": labels}, "spec": spec})
+    policy = {"ingress": [{"peers": [{"vmSelector": {"matchLabels": labels}}]}]}
+    await nic.store.create(FIREWALL_POLICY, {"metadata": {"name": "db", "namespace": "default"}, "spec": policy})
+    await nic.clock.advance(1)
+    await nic.quiet()
+
+    def decided(address: str) -> Action:
+        asked = Connection(IPv4Address(address), 6, 443)
+        return nic.firewall.connect(PortKey("default", "p0"), Direction.INGRESS, asked).action
+
+    assert (decided("10.9.0.9"), decided("10.9.0.8")) == (Action.ALLOW, Action.DENY)
+    moved = {**spec, "addresses": ["10.9.0.8"]}
+    await nic.store.replace(PORT, {"metadata": {"name": "p1", "namespace": "default", "labels": labels}, "spec": moved})
+    await nic.clock.advance(1)
+    await nic.quiet()
+    assert (decided("10.9.0.9"), decided("10.9.0.8")) == (Action.DENY, Action.ALLOW)
+    # The policy selects all VMs of its namespace, and that one is not here.
+    shown = (await nic.store.get(FIREWALL_POLICY, "default", "db")).json()["status"]
+    assert (shown["selectedVMs"], shown["ports"]) == (1, 1)

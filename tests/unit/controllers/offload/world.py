@@ -44,8 +44,8 @@ class OffloadWorld:
     woken: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
     @contextlib.asynccontextmanager
-    async def daemon(self) -> AsyncIterator[None]:
-        """One life of the daemon."""
+    async def daemon(self, also: Callable[[Runtime], object] | None = None) -> AsyncIterator[None]:
+        """One life of the daemon. ``also`` adds to what it has."""
         self.runtime = Runtime(self.store, "server-1")
         self.links = Links()
         self.claims = Claims(self.runtime)
@@ -70,6 +70,8 @@ class OffloadWorld:
         )
         Mirroring(self.runtime, self.links)
         Reflecting(self.runtime, self.links)
+        if also is not None:
+            also(self.runtime)
         await self.claims.load()
         await self.runtime.start()
         try:
@@ -90,15 +92,23 @@ class OffloadWorld:
         spec = {"address": nic.address, "credentialsSecretRef": {"name": f"smartnic-{name}"}}
         await self.store.create(SMART_NIC, {"metadata": {"name": name}, "spec": spec})
 
-    async def make_port(self, vm: str, uid: str, nic: str = "eth0") -> None:
+    async def make_port(self, vm: str, uid: str, nic: str = "eth0", network: str = "lan") -> None:
         spec = {
-            "networkRef": {"name": "lan"},
+            "networkRef": {"name": network},
             "vmRef": {"name": vm},
             "nic": nic,
             "owner": uid,
             "mac": "52:54:00:00:00:01",
         }
-        await self.store.create(PORT, {"metadata": {"name": f"{vm}-{nic}", "namespace": "default"}, "spec": spec})
+        metadata = {"name": f"{vm}-{nic}", "namespace": "default", "labels": {"app": vm}}
+        await self.store.create(PORT, {"metadata": metadata, "spec": spec})
+
+    async def tell_port(self, store: SqliteStore, name: str, **status: object) -> None:
+        """On top of what the port in ``store`` (this host's, or a NIC's) says of itself."""
+        known = (await store.get(PORT, "default", name)).json()
+        known["status"] = {**known.get("status", {}), **status}
+        known["metadata"].pop("resourceVersion")
+        await store.replace(PORT, known, subresource="status")
 
     async def plan(self, vm: str, uid: str, spec: JsonObject | None = None, **nic: object) -> NicPlan:
         """A start of a VM with one NIC in ``lan``."""
