@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,6 +134,7 @@ class FakePciBus:
             interface = folder / "net" / function.name
             interface.mkdir(parents=True)
             (interface / "address").write_text(function.mac + "\n")
+            (interface / "ifindex").write_text(f"{index_of(function.name)}\n")
             _link(interface / "device", folder)
             net = self.root / "sys/class/net"
             net.mkdir(parents=True, exist_ok=True)
@@ -157,6 +159,11 @@ class FakePciBus:
             shutil.rmtree(folder / "net", ignore_errors=True)
             (self.root / "sys/class/nvme" / function.name).unlink(missing_ok=True)
             shutil.rmtree(folder / "nvme", ignore_errors=True)
+
+
+def index_of(name: str) -> int:
+    """Of an interface called so."""
+    return 100 + zlib.crc32(name.encode()) % 1000
 
 
 def _link(place: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ LINK_GROUP = 0x434D4C
 """``ip link`` shows it as a number; ``ip link show group 4410700`` lists all that Carmel made."""
 
 BRIDGE, BOND, PORT, SHAPER = "cmb", "cmo", "cmp", "cmi"
+FUNCTION_TAP = "cmf"
 NAT_TABLE, GUARD_TABLE = "carmel-nat", "carmel-guard"
 
 
@@ -44,6 +45,11 @@ def port_name(owner: str, nic: str) -> str:
     return _name(PORT, f"{owner}/{nic}")
 
 
+def function_tap_name(owner: str, nic: str) -> str:
+    """Of a NIC that is joined to a SmartNIC's function by the host's kernel."""
+    return _name(FUNCTION_TAP, f"{owner}/{nic}")
+
+
 def shaper_name(port: str) -> str:
     """The intermediate device that slows down what the port's VM sends."""
     return SHAPER + port.removeprefix(PORT)
@@ -51,3 +57,8 @@ def shaper_name(port: str) -> str:
 
 def is_ours(name: str, group: int) -> bool:
     return group == LINK_GROUP and name.startswith((BRIDGE, BOND, PORT, SHAPER))
+
+
+def is_function_tap(name: str, group: int) -> bool:
+    """Carmel's as well, but of no network of the host's."""
+    return group == LINK_GROUP and name.startswith(FUNCTION_TAP)

@@ -14,7 +14,8 @@ from carmel.hardware.model import Nic, NvmeController, PciDevice
 from carmel.hardware.nics import read_nics
 from carmel.hardware.nvme import read_nvme
 from carmel.hardware.pci import read_pci
-from carmel.hardware.sysroot import Sysroot
+from carmel.hardware.sysroot import Sysroot, parse_number
+from carmel.network.names import is_function_tap
 
 _TABLES = 1 << 20
 """Bytes of a table of routes or addresses that are looked at: some ten thousand lines."""
@@ -56,7 +57,8 @@ def _used_interfaces(files: Sysroot, names: Iterable[str]) -> dict[str, str]:
     for name in names:
         folder = f"sys/class/net/{name}"
         master = files.link(f"{folder}/master")
-        above = [one.removeprefix("upper_") for one in files.names(folder) if one.startswith("upper_")]
+        uppers = [one.removeprefix("upper_") for one in files.names(folder) if one.startswith("upper_")]
+        above = [one for one in uppers if not _is_function_tap(files, one)]
         if master is not None:
             found[name] = f"a port of {master}"
         elif above:
@@ -64,6 +66,11 @@ def _used_interfaces(files: Sysroot, names: Iterable[str]) -> dict[str, str]:
         elif name in routed or name in addressed:
             found[name] = "an interface with addresses"
     return found
+
+
+def _is_function_tap(files: Sysroot, name: str) -> bool:
+    """By which a VM has the function: that is no use of the host's own."""
+    return is_function_tap(name, parse_number(files.text(f"sys/class/net/{name}/netdev_group") or "") or 0)
 
 
 def _routed(files: Sysroot) -> set[str]:

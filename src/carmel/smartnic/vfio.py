@@ -1,4 +1,5 @@
-"""PCI functions change their drivers: to vfio-pci, through which QEMU has them, and back to the kernel's own.
+"""PCI functions change their drivers: to vfio-pci, through which QEMU has them, and back to the kernel's own, by which
+the host has them.
 
 By ``driver_override`` and ``drivers_probe`` (Documentation/ABI/testing/sysfs-bus-pci): no other function of the same
 kind is caught by it, and what is half done is done to its end by doing it again.
@@ -14,13 +15,16 @@ from typing import Protocol
 
 from carmel.errors import Refused
 from carmel.hardware.pci import ADDRESS, DEVICES
-from carmel.hardware.sysroot import Sysroot
+from carmel.hardware.sysroot import Sysroot, parse_number
 from carmel.run import Command, Limits, Runner
 from carmel.smartnic.finding import VFIO
 
 _BUS = "sys/bus/pci"
 _MODULES = ("vfio-pci", "vfio_iommu_type1")
 """The second is what QEMU's vfio container asks of the kernel; nothing loads it by itself in every kernel."""
+
+_INTERFACE_SECONDS, _LOOK_SECONDS = 10.0, 0.05
+"""A driver may go on by itself after it was given a function; then nothing that can be waited for says when."""
 
 
 class Kernel(Protocol):
@@ -59,6 +63,11 @@ class Functions(Protocol):
         Raises ``Refused`` (``FunctionNotBound``)."""
         ...
 
+    async def as_interface(self, address: str) -> int:
+        """Have the kernel's own driver take it anew, with the MAC address that the NIC has given it by now, and answer
+        the index of its interface. Raises ``Refused`` (``FunctionNotBound``)."""
+        ...
+
 
 class VfioFunctions:
     """``Functions`` by sysfs. One at a time: the kernel's lists are its own."""
@@ -83,6 +92,17 @@ class VfioFunctions:
     async def give_back(self, address: str) -> None:
         async with self._lock:
             await asyncio.to_thread(self._return, _checked(address))
+
+    async def as_interface(self, address: str) -> int:
+        async with self._lock:
+            await asyncio.to_thread(self._take_anew, _checked(address))
+            try:
+                async with asyncio.timeout(_INTERFACE_SECONDS):
+                    while (index := await asyncio.to_thread(self._interface, address)) is None:
+                        await asyncio.sleep(_LOOK_SECONDS)
+            except TimeoutError:
+                raise _not_bound(address, "the kernel", "its driver makes no interface of it") from None
+            return index
 
     async def _load(self) -> None:
         if self._loaded:
@@ -126,6 +146,27 @@ class VfioFunctions:
                 self._probe(address, None)
         except OSError as error:
             raise _not_bound(address, "its own driver", error.strerror or str(error)) from error
+
+    def _take_anew(self, address: str) -> None:
+        if not self._files().exists(f"{DEVICES}/{address}"):
+            raise _not_bound(address, "the kernel", "it is not there any more")
+        try:
+            if self._driver(address) is not None:
+                self._kernel.write(f"{DEVICES}/{address}/driver/unbind", address)
+        except OSError as error:
+            raise _not_bound(address, "the kernel", error.strerror or str(error)) from error
+        self._return(address)
+
+    def _interface(self, address: str) -> int | None:
+        """``None``: there is none (yet), or udev renames it just now."""
+        files, device = self._files(), f"{DEVICES}/{address}"
+        # Of virtio there is a device in between.
+        for folder in (device, *(f"{device}/{name}" for name in files.names(device) if name.startswith("virtio"))):
+            for name in files.names(f"{folder}/net"):
+                number = parse_number(files.text(f"{folder}/net/{name}/ifindex") or "")
+                if number is not None:
+                    return number
+        return None
 
     def _probe(self, address: str, driver: str | None) -> None:
         now = self._driver(address)

@@ -47,7 +47,7 @@ def apply(route: IPRoute, step: steps.Step) -> None:  # noqa: C901 - one case a 
             _make(route, name, alias, kind="ifb")
         case steps.MarkPort(name, alias):
             route.link("set", index=index_of(route, name), group=LINK_GROUP, ifalias=_alias(alias))
-            _without_ipv6(name)
+            without_ipv6(name)
         case steps.Take(name, interface, alias):
             _take(route, name, interface, _alias(alias))
         case steps.GiveBack():
@@ -55,7 +55,7 @@ def apply(route: IPRoute, step: steps.Step) -> None:  # noqa: C901 - one case a 
         case steps.SetMtu(name, mtu):
             route.link("set", index=index_of(route, name), mtu=mtu)
         case steps.DisableIpv6(name):
-            _without_ipv6(name)
+            without_ipv6(name)
         case steps.SetUp(name):
             route.link("set", index=index_of(route, name), state="up")
         case steps.SetMaster(name, master, down_first):
@@ -97,14 +97,19 @@ def _make_bridge(route: IPRoute, step: steps.MakeBridge) -> None:
     # Spanning tree is off: each tap would wait for 30 s. Multicast snooping has no querier here, and would drop ND.
     _make(route, step.name, step.alias, kind="bridge", br_mcast_snooping=0, br_stp_state=0, **extra)
     if not step.hosts:
-        _without_ipv6(step.name)
+        without_ipv6(step.name)
     route.link("set", index=index_of(route, step.name), mtu=step.mtu)
 
 
-def _without_ipv6(name: str) -> None:
+def without_ipv6(name: str) -> None:
     """VMs are not to reach this host by link-local addresses, nor to give it addresses by router advertisements."""
     with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
         (_IPV6 / name / "disable_ipv6").write_text("1")
+
+
+def with_ipv6_as_usual(name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+        (_IPV6 / name / "disable_ipv6").write_text((_IPV6 / "default" / "disable_ipv6").read_text())
 
 
 def _take(route: IPRoute, name: str, interface: str, alias: str) -> None:
@@ -112,7 +117,7 @@ def _take(route: IPRoute, name: str, interface: str, alias: str) -> None:
     index = index_of(route, name)
     route.link("set", index=index, state="down")
     route.link("set", index=index, ifname=interface, group=LINK_GROUP, ifalias=alias)
-    _without_ipv6(interface)
+    without_ipv6(interface)
 
 
 def _give_back(route: IPRoute, step: steps.GiveBack) -> None:
@@ -124,8 +129,7 @@ def _give_back(route: IPRoute, step: steps.GiveBack) -> None:
         route.tc("del", "clsact", index=index)
     with contextlib.suppress(NetlinkError):
         route.tc("del", index=index, handle=0, parent=_ROOT)
-    with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
-        (_IPV6 / step.name / "disable_ipv6").write_text((_IPV6 / "default" / "disable_ipv6").read_text())
+    with_ipv6_as_usual(step.name)
     taken = bool(route.link_lookup(ifname=step.own))
     route.link("set", index=index, ifname="rep%d" if taken else step.own, group=0, ifalias="")
 

@@ -1,4 +1,4 @@
-"""The kernel's side of the plans: reads what is there, does single steps, opens taps. By rtnetlink(7) and /dev/net/tun.
+"""The kernel's side of the plans: reads what is there, does single steps, opens taps. By rtnetlink(7).
 
 All of it runs in one thread that lives in the network namespace it works on (setns(2) is a thread's own affair), so the
 event loop never waits for the kernel, and nothing else of this process changes its namespace.
@@ -7,11 +7,8 @@ event loop never waits for the kernel, and nothing else of this process changes 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import fcntl
 import os
-import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,14 +24,10 @@ from carmel.network.host.kernel import KernelState
 from carmel.network.host.observe import observe
 from carmel.network.host.refusals import not_permitted
 from carmel.network.host.steps import Step
+from carmel.network.host.taps import close_handles, open_tap
 from carmel.network.netns import enter
 
 T = TypeVar("T")
-
-_TUN, _VHOST = Path("/dev/net/tun"), Path("/dev/vhost-net")
-_TUNSETIFF, _TUNSETVNETHDRSZ = 0x400454CA, 0x400454D8
-_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
-_VIRTIO_NET_HEADER_BYTES = 12
 
 
 class Netlink:
@@ -64,7 +57,11 @@ class Netlink:
 
     async def open_tap(self, name: str, queues: int) -> PortHandles:
         """A tap that goes with its last descriptor. Raises ``Refused`` without ``/dev/net/tun`` or the privilege."""
-        opening = asyncio.get_running_loop().run_in_executor(self._thread, self._open_tap, name, queues)
+        return await self.open(lambda _route: open_tap(name, queues))
+
+    async def open(self, work: Callable[[IPRoute], PortHandles]) -> PortHandles:
+        """What ``work`` opens; it is closed again if nobody waits for it any more."""
+        opening = asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(self._connection()))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -87,11 +84,8 @@ class Netlink:
     async def _do(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _open_tap(self, name: str, queues: int) -> PortHandles:
-        self._connection()  # it is what moves this thread into the namespace
-        return _open_tap(name, queues)
-
     def _connection(self) -> IPRoute:
+        """It is what moves this thread into the namespace."""
         if self._route is None:
             if self._namespace is not None:
                 enter(self._namespace)
@@ -116,44 +110,6 @@ def _explained(step: Step, exc: NetlinkError) -> CarmelError:
     return Unavailable(f"the kernel refused {what}: {os.strerror(exc.code)}", code="KernelRefused")
 
 
-def _open_tap(name: str, queues: int) -> PortHandles:
-    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if queues > 1 else 0)
-    with contextlib.ExitStack() as opened:
-        taps = [_open(_TUN, opened) for _ in range(queues)]
-        for tap in taps:
-            try:
-                fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
-                fcntl.ioctl(tap, _TUNSETVNETHDRSZ, struct.pack("i", _VIRTIO_NET_HEADER_BYTES))
-            except OSError as exc:
-                raise _tap_refused(name, exc) from exc
-        vhost = [_open(_VHOST, opened) for _ in range(queues)] if os.access(_VHOST, os.R_OK | os.W_OK) else []
-        opened.pop_all()
-    return PortHandles(tuple(taps), tuple(vhost))
-
-
 def _close_unwanted(opening: asyncio.Future[PortHandles]) -> None:
     if opening.exception() is None:
-        for fd in (*opening.result().taps, *opening.result().vhost):
-            os.close(fd)
-
-
-def _open(device: Path, opened: contextlib.ExitStack) -> int:
-    try:
-        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as exc:
-        raise Refused(
-            f"cannot open {device}: {exc.strerror}",
-            code="NoTapDevice",
-            hint="host networks need the module tun and access to the device; user networks need neither",
-        ) from exc
-    opened.callback(os.close, fd)
-    return fd
-
-
-def _tap_refused(name: str, exc: OSError) -> CarmelError:
-    if exc.errno == errno.EPERM:
-        return not_permitted()
-    if exc.errno in (errno.EBUSY, errno.EINVAL):
-        # EINVAL: there is one of this name with another number of queues.
-        return Refused(f"the port {name} is in use already", code="PortInUse", hint="stop the VM that has it")
-    return Unavailable(f"cannot make the port {name}: {exc.strerror}", code="KernelRefused")
+        close_handles(opening.result())
