@@ -56,17 +56,11 @@ def sync_nic(
 
 def read_host(client: Client) -> HostObjects:
     """All that can concern a NIC."""
-
-    def listed(word: str) -> list[JsonObject]:
-        items: list[JsonObject] = client.list(client.kind(word), Selection(None)).get("items") or []
-        return items
-
     return HostObjects(
         networks=client.list(NETWORKS, Selection(None)).get("items") or [],
         ports=client.list(PORTS, Selection(None)).get("items") or [],
         policies=client.list(POLICIES, Selection(None)).get("items") or [],
         namespaces=client.list(NAMESPACES, Selection(None)).get("items") or [],
-        machines=listed("virtualmachines"),
         smart_nics=client.list(SMART_NICS, Selection(None)).get("items") or [],
     )
 

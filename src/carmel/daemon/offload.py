@@ -11,6 +11,7 @@ from carmel.controllers.offload.nicmetrics import nic_samples
 from carmel.controllers.offload.reflecting import Reflecting
 from carmel.controllers.placement.ledger import Ledger
 from carmel.controllers.runtime import Runtime, Sample
+from carmel.network.host.functiontaps import FunctionTaps
 from carmel.resources.host import HostEndpoint
 from carmel.run import Runner
 from carmel.smartnic.hostside import read_host_side
@@ -37,7 +38,7 @@ class Offload:
         self._links = Links()
         self._relays = relays
         functions = VfioFunctions(runner)
-        self.nics = FunctionNics(self._claims, self._links, functions, read_host_side, self._distances)
+        self.nics = FunctionNics(self._claims, self._links, functions, FunctionTaps(), read_host_side, self._distances)
         self.disks = FunctionDisks(runtime, self._links, functions)
         self._controller = SmartNICController(
             runtime, self._links, self._claims, self.nics, self.disks, functions, read_host_side, relays, wake
@@ -49,6 +50,7 @@ class Offload:
     async def begin(self) -> None:
         """Before any VM is looked at, for what VMs have is theirs."""
         await self._claims.load()
+        await self.nics.begin()
 
     async def close(self) -> None:
         await self._links.close()

@@ -47,13 +47,12 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HostObjects:
-    """What the host's API has. ``machines`` are VirtualMachines."""
+    """What the host's API has."""
 
     networks: Sequence[JsonObject] = ()
     ports: Sequence[JsonObject] = ()
     policies: Sequence[JsonObject] = ()
     namespaces: Sequence[JsonObject] = ()
-    machines: Sequence[JsonObject] = ()
     smart_nics: Sequence[JsonObject] = ()
 
 
@@ -93,8 +92,7 @@ def wanted_on(nic: str, host: str, have: HostObjects) -> Wanted:
     """The objects that the SmartNIC called ``nic`` should have, as they are to be there."""
     networks = {metadata(one, "name"): one for one in have.networks if _is_for(one, nic)}
     alone = [metadata(one, "name") for one in have.smart_nics] == [nic]
-    software = set(_software_nics(have.machines))
-    ports = [one for one in have.ports if _belongs(one, nic, networks, alone=alone) and _nic_of(one) not in software]
+    ports = [one for one in have.ports if _belongs(one, nic, networks, alone=alone)]
     spaces = {metadata(one, "namespace") for one in ports}
     policies = [one for one in have.policies if metadata(one, "namespace") in spaces]
     here = {_key(one) for one in ports}
@@ -130,19 +128,6 @@ def _belongs(port: JsonObject, nic: str, networks: Mapping[str, JsonObject], *, 
     if chosen is not None:
         return bool(chosen == nic)
     return alone or dig(network, "spec", "smartNICRef", "name") == nic
-
-
-def _software_nics(machines: Iterable[JsonObject]) -> Iterator[tuple[str, str]]:
-    """NICs that are to be the host's whatever their network says: uid of the VM, name of the NIC."""
-    for machine in machines:
-        for nic in dig(machine, "spec", "networks") or ():
-            if nic.get("dataPlane") == DataPlane.HOST:
-                yield metadata(machine, "uid"), str(nic.get("name"))
-
-
-def _nic_of(port: JsonObject) -> tuple[str, str]:
-    spec = _spec(port)
-    return str(spec.get("owner")), str(spec.get("nic"))
 
 
 def _mirrored(obj: JsonObject, host: str, spec: JsonObject | None = None) -> JsonObject:

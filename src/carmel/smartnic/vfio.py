@@ -98,7 +98,7 @@ class VfioFunctions:
             await asyncio.to_thread(self._take_anew, _checked(address))
             try:
                 async with asyncio.timeout(_INTERFACE_SECONDS):
-                    while (index := await asyncio.to_thread(self._interface, address)) is None:
+                    while (index := await asyncio.to_thread(self._interface, address)) is None:  # noqa: ASYNC110
                         await asyncio.sleep(_LOOK_SECONDS)
             except TimeoutError:
                 raise _not_bound(address, "the kernel", "its driver makes no interface of it") from None

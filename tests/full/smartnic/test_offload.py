@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 
-from carmel.client.objects import condition, dig
+from carmel.client.objects import JsonObject, condition, dig
 from carmel.errors import CarmelError
 from tests.daemon import has_power, is_ready
 from tests.full.smartnic import generator
 from tests.full.smartnic.offloaded import ADDRESSES, NETWORK, OUTSIDE, Offloaded, bring_up
 from tests.full.smartnic.pair import NIC, Pair
+from tests.system.lab.machine import LabMachine
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -97,6 +99,62 @@ def test_spoofed_frames_never_leave(here: Offloaded) -> None:
     assert here.nic_counts(here.interface("b"))[1] - other < 25
     assert here.pings("a", OUTSIDE, count=5) > 0
     nic.wait_for("port", "a-eth0", lambda port: int(dig(port, "status", "counters", "droppedPackets") or 0) > 0)
+
+
+def test_a_nic_becomes_software_and_back_while_its_guest_runs(here: Offloaded) -> None:
+    """The SmartNIC goes on switching it, by the same port: guard, counters and traffic are its."""
+    host = here.pair.host
+    host.guest_shell("b", f"ping {ADDRESSES['a']} >/tmp/pings 2>&1 & echo $! >/tmp/pid")
+    before = host.get("vm", "a")
+    assert "set their dataPlane in spec.networks to Host" in condition(before, "LiveMigratable")["message"]
+    for plane, movable in (("Host", "True"), ("SmartNIC", "False")):
+        change_over(here, plane)
+        vm = wait_movable(host, movable)
+        assert dig(vm, "status", "launchID") == dig(before, "status", "launchID")
+        assert [one["mac"] for one in vm["status"]["networks"]] == [one["mac"] for one in before["status"]["networks"]]
+        devices = host.process(vm).devices
+        software = plane == "Host"
+        assert any(one.startswith("/dev/vfio/") for one in devices) is not software
+        assert any(one.startswith("/dev/tap") for one in devices) is software
+        assert ("/dev/vhost-net" in devices) is software
+        assert ("macvtap" in host.shell("/usr/bin/ip -d link show group 4410700")) is software
+        counted = here.nic_counts(here.interface("a"))
+        assert here.pings("a", ADDRESSES["b"], count=20) == 20
+        assert here.pings("a", OUTSIDE) == 3
+        now = here.nic_counts(here.interface("a"))
+        assert all(new - old >= 20 for old, new in zip(counted, now, strict=True))
+        # Another's address does not get past the NIC.
+        host.guest_shell("a", "ip addr add 10.99.0.77/24 dev eth0")
+        assert here.pings("a", OUTSIDE, words="-I 10.99.0.77") == 0
+        host.guest_shell("a", "ip addr del 10.99.0.77/24 dev eth0")
+    heard = host.guest_shell("b", "kill -INT $(cat /tmp/pid); sleep 1; tail -n 3 /tmp/pings")
+    assert re.search(r" [1-9][0-9]* packets received", heard), heard
+
+
+def wait_movable(host: LabMachine, status: str) -> JsonObject:
+    """Guest a, once that is said of whether it can be moved while it runs."""
+    return host.wait_for("vm", "a", lambda vm: condition(vm, "LiveMigratable").get("status") == status)
+
+
+def change_over(here: Offloaded, plane: str) -> None:
+    """Have guest a's NIC be that, and the guest configure it anew, as it is a new one to it."""
+    host, address = here.pair.host, ADDRESSES["a"]
+    nic = {**host.get("vm", "a")["spec"]["networks"][0], "dataPlane": plane}
+    host.patch("vm", "a", {"spec": {"networks": [nic]}})
+    host.wait_for(
+        "vm",
+        "a",
+        lambda vm: (
+            condition(vm, "NICsPlugged").get("status") != "False"
+            and [one["dataPlane"] for one in dig(vm, "status", "networks") or ()] == [plane]
+        ),
+    )
+    here.pair.nic.wait_for("port", "a-eth0", is_ready)
+    host.guest_shell(
+        "a",
+        "n=0; until [ -e /sys/class/net/eth0 ] || [ $n -gt 60 ]; do n=$((n+1)); sleep 1; done\n"
+        f"ip addr flush dev eth0; ip addr add {address}/24 dev eth0; ip link set eth0 up",
+    )
 
 
 def test_root_of_the_host_can_neither_see_nor_change_it(here: Offloaded) -> None:

@@ -106,12 +106,6 @@ def test_the_wish_for_a_function_is_not_mirrored() -> None:
     assert "function" not in wanted[PORTS][0]["spec"]
 
 
-def test_a_nic_of_a_vm_that_is_the_hosts_is_not_on_the_smartnic() -> None:
-    machine = obj("web", "default", spec={"networks": [{"name": "eth0", "dataPlane": "Host"}, {"name": "eth1"}]})
-    wanted = wanted_on("dpu", "server-1", host(machines=[machine], ports=[port("web-eth0"), port("web-eth1")]))
-    assert names(wanted, PORTS) == ["web-eth1"]
-
-
 def test_of_several_nics_each_has_its_own() -> None:
     have = host(
         smart_nics=[obj("dpu"), obj("other")],
@@ -249,15 +243,15 @@ def test_ports_of_another_smartnic_are_elsewhere() -> None:
 
 
 def test_a_vm_that_moves_onto_the_nic_is_remote_no_more_and_the_reverse() -> None:
-    machine = obj("db", "default", spec={"networks": [{"name": "eth0", "dataPlane": "Host"}]})
-    db, web = having(port("db-eth0"), "10.0.0.9"), port("web-eth0")
-    software = host(ports=[web, db], machines=[machine], policies=[allowing(app("db"))])
-    offloaded = host(ports=[web, db], policies=[allowing(app("db"))])
+    db, web = having(port("db-eth0", "own"), "10.0.0.9"), port("web-eth0")
+    networks = [network("lan"), network("own")]
+    software = host(ports=[web, db], policies=[allowing(app("db"))])
+    offloaded = host(ports=[web, db], networks=networks, policies=[allowing(app("db"))])
     there = on_nic(wanted_on("dpu", "server-1", software))
-    (change,) = compare(wanted_on("dpu", "server-1", offloaded), there, "server-1").changes
+    (_network, change) = compare(wanted_on("dpu", "server-1", offloaded), there, "server-1").changes
     assert (change.verb, change.body) == (Verb.UPDATE, {"spec": {"remote": None, "addresses": None}})
     there = on_nic(wanted_on("dpu", "server-1", offloaded))
-    (change,) = compare(wanted_on("dpu", "server-1", software), there, "server-1").changes
+    (change, *_network_too) = compare(wanted_on("dpu", "server-1", software), there, "server-1").changes
     assert (change.verb, change.body) == (Verb.UPDATE, {"spec": {"remote": True, "addresses": ["10.0.0.9"]}})
 
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from carmel.controllers.network.fitting import require_without
-from carmel.controllers.network.hostnetworks import HostNetworks, is_hosted
+from carmel.controllers.network.hostnetworks import HostNetworks
 from carmel.controllers.network.plans import interface_of, network_plan, port_plan
 from carmel.controllers.runtime import Key, Runtime
 from carmel.controllers.virtualmachine.machineports import has_port, is_made_for, port_name
 from carmel.controllers.virtualmachine.nics import close_descriptors
 from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
-from carmel.errors import NotFound, Refused, Unavailable
-from carmel.hypervisor.config import NicConfig
+from carmel.controllers.virtualmachine.taps import queues_of, tap_nic
+from carmel.errors import NotFound, Unavailable
 from carmel.network.dataplane import DataPlane, PortHandles, PortPlan
 from carmel.resources.network import Network
 from carmel.resources.port import PORT, Port
 from carmel.resources.port import DataPlane as Switch
 from carmel.resources.virtualmachine import NetworkInterfaceStatus, VirtualMachine
 
-_MOST_QUEUES = 4
-"""Unless more are asked for: beyond that, what a queue costs in memory and interrupts is seldom got back."""
 _BY_OWNER = "owner"
 
 Gate = Callable[[VirtualMachine], Awaitable[None]]
@@ -40,7 +38,7 @@ class TapNics:
         self._given: dict[str, dict[str, tuple[Key, str]]] = {}
 
     def serves(self, wanted: WantedNic) -> bool:
-        return has_port(wanted.network) and wanted.data_plane is Switch.HOST
+        return has_port(wanted.network) and not wanted.offloaded
 
     async def plan(self, vm: VmOfNics, wanted: Sequence[WantedNic]) -> Sequence[NicPlan]:
         for one in wanted:
@@ -91,15 +89,13 @@ class TapNics:
         port = await self._ports.find(key)
         if port is None or not is_made_for(port, vm.vm):
             raise Unavailable(f"Port {key.name} is not there yet", code="WaitingForPort")
-        queues = nic.queues or max(1, min(vm.spec.cpu.count, _MOST_QUEUES))
+        queues = queues_of(vm, nic)
         plan = port_plan(port, mirror=await self._mirror(port))
         self._given.setdefault(vm.uid, {})[nic.name] = (key, plan.interface)
         handles = await _attach(plane, network, plan, queues)
         self._changed(key)
         return NicPlan(
-            NicConfig(
-                nic.name, plan.mac, tap_netdev(handles), descriptors=(*handles.taps, *handles.vhost), queues=queues
-            ),
+            tap_nic(nic.name, plan.mac, handles),
             NetworkInterfaceStatus(
                 name=nic.name,
                 network_name=network.metadata.name,
@@ -118,22 +114,7 @@ async def _attach(plane: DataPlane, network: Network, plan: PortPlan, queues: in
     try:
         return await plane.attach(plan, queues)
     except NotFound:
-        if not is_hosted(network):
-            raise Refused(
-                f"network {network.metadata.name} is switched by a SmartNIC, and this host has no port on it",
-                code="NotSupported",
-                hint="leave dataPlane out of the NIC, or let the Network's be Host",
-            ) from None
+        pass
     # It was there before this daemon, or this boot, and is not made again yet.
     await plane.ensure_network(network_plan(network))
     return await plane.attach(plan, queues)
-
-
-def tap_netdev(handles: PortHandles) -> Mapping[str, object]:
-    """Options of ``-netdev tap`` (qemu(1)): one descriptor a queue, joined by colons."""
-    vhost = {"vhost": True, "vhostfds": _joined(handles.vhost)} if handles.vhost else {}
-    return {"type": "tap", "fds": _joined(handles.taps), **vhost}
-
-
-def _joined(descriptors: Sequence[int]) -> str:
-    return ":".join(map(str, descriptors))

@@ -52,6 +52,9 @@ class Claims:
         for port in await self._ports.list():
             self._note(port)
 
+    def all(self) -> list[Claim]:
+        return list(self._claims.values())
+
     def of_owner(self, uid: str) -> list[Claim]:
         return [one for one in self._claims.values() if one.owner == uid]
 

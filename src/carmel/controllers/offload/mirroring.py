@@ -28,7 +28,6 @@ from carmel.resources.kinds import Kind
 from carmel.resources.network import NETWORK
 from carmel.resources.port import PORT
 from carmel.resources.smartnic import SMART_NIC, SmartNIC
-from carmel.resources.virtualmachine import VIRTUAL_MACHINE
 from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS
 from carmel.smartnic.link import NicView
 from carmel.smartnic.mirror import Difference, HostObjects, compare, wanted_on
@@ -38,7 +37,7 @@ from carmel.store.protocol import Stored
 
 _GATHER_SECONDS = 0.1
 """A VM that comes is a port, labels and a status in a row; a policy is to be there within a second of its change."""
-_WATCHED = (NETWORK, PORT, FIREWALL_POLICY, NAMESPACE, VIRTUAL_MACHINE)
+_WATCHED = (NETWORK, PORT, FIREWALL_POLICY, NAMESPACE)
 _KINDS = (NAMESPACES, NETWORKS, POLICIES, PORTS)
 _NAMED = 3
 """So many things that are missing are named."""
@@ -111,7 +110,6 @@ class Mirroring:
             ports=read[PORT],
             policies=read[FIREWALL_POLICY],
             namespaces=read[NAMESPACE],
-            machines=read[VIRTUAL_MACHINE],
             smart_nics=read[SMART_NIC],
         )
         host = self._runtime.host

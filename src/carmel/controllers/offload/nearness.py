@@ -1,4 +1,4 @@
-"""Where a VM is best for its NICs that are functions: at the NUMA node of the SmartNIC."""
+"""Where a VM is best for its NICs that have functions: at the NUMA node of the SmartNIC."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Nearness:
     def _nodes(self, nic: NetworkInterface) -> Iterator[int]:
         stored = self._networks.get(Key(None, nic.network_ref.name))
         network: JsonObject = stored.json() if stored is not None else {}
-        if dig(network, "spec", "dataPlane") != DataPlane.SMART_NIC or nic.data_plane is DataPlane.HOST:
+        if dig(network, "spec", "dataPlane") != DataPlane.SMART_NIC:
             return
         named = dig(network, "spec", "smartNICRef", "name")
         for one in self._smart_nics:

@@ -1,18 +1,26 @@
-"""NICs of VMs that are functions of a SmartNIC: claimed, bound to vfio-pci, plugged in on the NIC; and all undone."""
+"""NICs of VMs on networks that a SmartNIC switches: a function is claimed and plugged in on the NIC; and all undone.
+
+The guest has the function, by vfio-pci; or the host keeps it, and joins it to a NIC in software (``dataPlane: Host``).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
 
 from carmel.controllers.offload.choosing import UNUSABLE, Function, Wish
 from carmel.controllers.offload.claims import Claim, Claims
 from carmel.controllers.offload.links import Links
 from carmel.controllers.runtime import Key
+from carmel.controllers.virtualmachine.nics import close_descriptors
 from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
+from carmel.controllers.virtualmachine.taps import queues_of, tap_nic
 from carmel.errors import CarmelError, Conflict, NotFound, Refused, TimedOut, Unavailable
 from carmel.hypervisor.config import NicConfig
+from carmel.network.dataplane import PortHandles
+from carmel.network.names import function_tap_name
 from carmel.resources.port import HOST_OWNER, DataPlane
 from carmel.resources.smartnic import FunctionStatus
 from carmel.resources.virtualmachine import NetworkInterfaceStatus
@@ -33,6 +41,17 @@ _FOR_THE_NIC = frozenset(
 )
 """Codes of what a NIC that is ready, or that was just looked at, may have ended."""
 
+
+class Taps(Protocol):
+    """Joins functions that the host keeps to NICs in software: ``network.host.functiontaps``."""
+
+    async def join(self, name: str, function: int, alias: str, queues: int) -> PortHandles: ...
+
+    async def part(self, name: str) -> None: ...
+
+    async def keep_only(self, names: Collection[str]) -> None: ...
+
+
 Distances = Callable[[str], Mapping[int, int]]
 """By a VM's uid: how far its memory is from each NUMA node of the host; empty where that is not known."""
 
@@ -41,11 +60,18 @@ class FunctionNics:
     """A ``NicSource``. ``claims`` is the ledger; whoever is killed in between is found in it again."""
 
     def __init__(
-        self, claims: Claims, links: Links, functions: Functions, read_host: ReadHost, distances: Distances
+        self,
+        claims: Claims,
+        links: Links,
+        functions: Functions,
+        taps: Taps,
+        read_host: ReadHost,
+        distances: Distances,
     ) -> None:
         self._claims = claims
         self._links = links
         self._functions = functions
+        self._taps = taps
         self._read_host = read_host
         self._distances = distances
         self._locks: dict[str, asyncio.Lock] = {}
@@ -54,11 +80,23 @@ class FunctionNics:
         self._waiting: dict[str, tuple[CarmelError, Key]] = {}
 
     def serves(self, wanted: WantedNic) -> bool:
-        return wanted.data_plane is DataPlane.SMART_NIC
+        return wanted.offloaded
+
+    async def begin(self) -> None:
+        """The claims are loaded: what an earlier daemon joined for anything else goes."""
+        await self._taps.keep_only([_tap_of(one) for one in self._claims.all()])
 
     async def plan(self, vm: VmOfNics, wanted: Sequence[WantedNic]) -> Sequence[NicPlan]:
         self._waiting.pop(vm.uid, None)
-        return [await self._plan(vm, one) for one in wanted]
+        plans: list[NicPlan] = []
+        try:
+            for one in wanted:
+                given = await self._plan(vm, one)
+                plans.append(given)
+        except BaseException:
+            close_descriptors(plans)
+            raise
+        return plans
 
     async def release(self, uid: str, keep: Collection[str] = ()) -> None:
         for claim in self._claims.of_owner(uid):
@@ -124,7 +162,9 @@ class FunctionNics:
             )
         await self._require_port(claim)
         await self._require_there(claim, status)
-        await self._functions.bind(status.pci_address)
+        hosts = wanted.data_plane is DataPlane.HOST
+        if not hosts:
+            await self._functions.bind(status.pci_address)
         async with self._lock(smart_nic):
             await self._plug_in(claim)
         mac = await self._wait_ready(claim)
@@ -135,16 +175,28 @@ class FunctionNics:
                 hint="leave the NIC's mac out",
                 field=f"spec.networks[{wanted.index}].mac",
             )
+        if hosts:
+            config = await self._join(vm, wanted, claim, status.pci_address, mac)
+        else:
+            config = NicConfig(wanted.nic.name, mac, {}, function=status.pci_address)
         return NicPlan(
-            config=NicConfig(wanted.nic.name, mac, {}, function=status.pci_address),
+            config=config,
             status=NetworkInterfaceStatus(
                 name=wanted.nic.name,
                 network_name=wanted.network.metadata.name,
                 mac=mac,
                 addresses=list(wanted.nic.addresses or ()) or None,
-                data_plane=DataPlane.SMART_NIC,
+                data_plane=wanted.data_plane,
+                function=claim.function.id,
             ),
         )
+
+    async def _join(self, vm: VmOfNics, wanted: WantedNic, claim: Claim, address: str, mac: str) -> NicConfig:
+        """Only now: the NIC gives a function its MAC address when it is plugged in, and drivers ask for it once."""
+        index = await self._functions.as_interface(address)
+        alias = f"carmel {claim.key} by {claim.function.id} of {claim.function.smart_nic}"
+        handles = await self._taps.join(_tap_of(claim), index, alias, queues_of(vm, wanted.nic))
+        return tap_nic(wanted.nic.name, mac, handles)
 
     def _wish(self, vm: VmOfNics, wanted: WantedNic, key: Key) -> Wish:
         return Wish(
@@ -174,7 +226,7 @@ class FunctionNics:
             raise _waiting(no_port(smart_nic, claim.key.namespace or "", claim.key.name))
 
     async def _require_there(self, claim: Claim, status: FunctionStatus) -> None:
-        """Whatever else the host has is not given to vfio-pci. Raises ``Unavailable`` (``FunctionMoved``)."""
+        """Whatever else the host has is not given away. Raises ``Unavailable`` (``FunctionMoved``)."""
         now, smart_nic = find_again(status, await asyncio.to_thread(self._read_host)), claim.function.smart_nic
         if now.state in UNUSABLE:
             raise Unavailable(
@@ -227,6 +279,7 @@ class FunctionNics:
         async with self._lock(smart_nic):
             if self._claims.find(claim.key) != claim:
                 return
+            await self._taps.part(_tap_of(claim))
             if not await self._unplug(smart_nic, claim.key):
                 self._owed.add(claim.key)
                 return
@@ -257,6 +310,10 @@ def plugged(smart_nic: str, view: NicView) -> dict[Function, Key]:
         for port in view.ports.values()
         if port.bound is not None
     }
+
+
+def _tap_of(claim: Claim) -> str:
+    return function_tap_name(claim.owner, claim.nic)
 
 
 def _fits(claim: Claim, wanted: WantedNic) -> bool:

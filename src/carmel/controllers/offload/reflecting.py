@@ -15,7 +15,6 @@ from carmel.errors import CarmelError, Unavailable
 from carmel.resources.network import NETWORK, Network
 from carmel.resources.port import PORT, DataPlane, Port
 from carmel.resources.smartnic import SMART_NIC, SmartNIC
-from carmel.resources.virtualmachine import VIRTUAL_MACHINE, VirtualMachine
 from carmel.smartnic.kinds import NETWORKS, PORTS
 from carmel.smartnic.link import CONNECTING
 from carmel.smartnic.reading import condition_of
@@ -31,7 +30,6 @@ class Reflecting:
         self._links = links
         self._networks = runtime.resources(NETWORK, Network, manager=MANAGER)
         self._ports = runtime.resources(PORT, Port, manager=MANAGER)
-        self._vms = runtime.resources(VIRTUAL_MACHINE, VirtualMachine)
         self._smart_nics = runtime.resources(SMART_NIC, SmartNIC)
         self._network_informer = runtime.informer(NETWORK)
         self._port_informer = runtime.informer(PORT)
@@ -79,7 +77,7 @@ class Reflecting:
         if port is None or port.metadata.deletion_timestamp is not None:
             return None
         network = await self._networks.find(Key(None, port.spec.network_ref.name))
-        if network is None or not await self._is_switched(port, network):
+        if network is None or network.spec.data_plane is not DataPlane.SMART_NIC:
             return None
         seen = self._of_port(port, candidates(network, await self._smart_nics.list()))
         if seen is None or (_is_connecting(seen) and port.status.conditions):
@@ -87,15 +85,6 @@ class Reflecting:
         now = self._runtime.clock.now()
         await self._ports.update_status(port, lambda one: reflect_port(one, seen, now))
         return None
-
-    async def _is_switched(self, port: Port, network: Network) -> bool:
-        """By a SmartNIC: its NIC's own word counts, else the Network's."""
-        if network.spec.data_plane is not DataPlane.SMART_NIC:
-            return False
-        vm = await self._vms.find(Key(port.metadata.namespace, port.spec.vm_ref.name))
-        nics = vm.spec.networks if vm is not None else []
-        own = next((one.data_plane for one in nics if one.name == port.spec.nic), None)
-        return own is not DataPlane.HOST
 
     def _of_port(self, port: Port, among: list[SmartNIC]) -> Reflected | None:
         """What its SmartNIC says. Which of several that will be is known from its VM's first start on."""

@@ -15,6 +15,7 @@ from carmel.controllers.virtualmachine.waiting import nic_waits_for
 from carmel.hypervisor.devices import DeviceKind
 from carmel.hypervisor.machine import Machine
 from carmel.paths import Paths
+from carmel.resources.port import DataPlane
 from carmel.resources.virtualmachine import NetworkInterface, NetworkInterfaceStatus
 
 _SWITCHED = ("vlan", "trunk", "addresses", "source_guard", "limits", "mirror_to", "data_plane")
@@ -35,13 +36,17 @@ def live_nics(observed: Observed) -> LiveDevices:
 
 
 def changes_switch(view: NicView, observed: Observed) -> bool:
-    """Whether the NIC, which is plugged in, is to be switched by another: the host instead of a SmartNIC, or the
-    reverse. It comes again at once, from whoever switches it from then on."""
+    """Whether the NIC, which is plugged in, is to be switched by another (the host instead of a SmartNIC, or the
+    reverse), or a function is to be in software instead of passed through, or the reverse. It comes again at once."""
     launched, network = observed.launched, view.network
     if launched is None or network is None:
         return False
-    now = next((one.data_plane for one in launched.networks if one.name == view.nic.name), None)
-    return now is not None and now is not (view.nic.data_plane or network.spec.data_plane)
+    now = next((one for one in launched.networks if one.name == view.nic.name), None)
+    if now is None or now.data_plane is None:
+        return False
+    wanted = view.nic.data_plane or network.spec.data_plane
+    offloaded = now.function is not None or now.data_plane is DataPlane.SMART_NIC
+    return now.data_plane is not wanted or offloaded is not (network.spec.data_plane is DataPlane.SMART_NIC)
 
 
 def plugged_as(nic: NetworkInterface) -> NetworkInterface:

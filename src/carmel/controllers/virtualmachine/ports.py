@@ -92,8 +92,13 @@ class WantedNic:
 
     @property
     def data_plane(self) -> DataPlane:
-        """Who is to switch it: the NIC's own word, else the Network's."""
+        """Whose its frames are to be here: the NIC's own word, else the Network's."""
         return self.nic.data_plane or self.network.spec.data_plane
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether a SmartNIC is to switch it, whoever carries its frames to that."""
+        return DataPlane.SMART_NIC in {self.nic.data_plane, self.network.spec.data_plane}
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,10 +202,9 @@ def _to_be_movable(observed: Observed) -> str:
     if not nics:
         return ""
     names = ", ".join(one.name for one in nics)
-    networks = ", ".join(dict.fromkeys(one.network_name or "" for one in nics))
     return (
-        f". NICs that are functions of a SmartNIC ({names}) are swapped for software ones, while the VM runs, when "
-        f"spec.dataPlane of their Network ({networks}) becomes Host"
+        f". NICs that are functions of a SmartNIC ({names}) are swapped for software ones while the VM runs: set their "
+        "dataPlane in spec.networks to Host; the SmartNIC goes on switching them"
     )
 
 

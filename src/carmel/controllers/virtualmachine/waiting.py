@@ -110,22 +110,13 @@ def nic_waits_for(view: NicView, observed: Observed) -> Ready | None:
 
 def _plane(view: NicView, network: Network) -> Ready | None:
     """Whether who is to switch the NIC can: the network's uplinks are either the host's or the SmartNIC's."""
-    wanted, has = view.nic.data_plane, network.spec.data_plane
-    name = network.metadata.name
-    if wanted is None or wanted is has:
+    if view.nic.data_plane is not DataPlane.SMART_NIC or network.spec.data_plane is DataPlane.SMART_NIC:
         return None
-    if wanted is DataPlane.SMART_NIC:
-        return Ready(
-            False,
-            "NotOffloaded",
-            f"Network {name} is switched by the host, and its uplinks are the host's: set its spec.dataPlane to "
-            "SmartNIC, or leave dataPlane out of the NIC",
-        )
     return Ready(
         False,
-        "SwitchedBySmartNIC",
-        f"Network {name} is switched by a SmartNIC, and this host has no port of its own on it: set its spec.dataPlane "
-        "to Host with uplinks of the host, or put the NIC on another network",
+        "NotOffloaded",
+        f"Network {network.metadata.name} is switched by the host, and its uplinks are the host's: set its "
+        "spec.dataPlane to SmartNIC, or leave dataPlane out of the NIC",
     )
 
 

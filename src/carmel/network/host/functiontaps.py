@@ -7,6 +7,7 @@ NIC. It goes when its function does, also when vfio-pci is to have that.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable, Collection, Iterator
@@ -70,7 +71,7 @@ class FunctionTaps:
 
     async def keep_only(self, names: Collection[str]) -> None:
         """Remove what an earlier daemon made for VMs that ended."""
-        if any(found.name not in names for found in _CLASS.glob(f"{FUNCTION_TAP}*")):
+        if any(one not in names for one in await asyncio.to_thread(_seen)):
             await self._keep(lambda known: known in names)
 
     async def aclose(self) -> None:
@@ -84,6 +85,11 @@ class FunctionTaps:
                     _remove(route, one)
 
         await self._netlink.call(_explaining(remove, "a function's tap"))
+
+
+def _seen() -> list[str]:
+    """By sysfs, which this can ask where there is no rtnetlink, too."""
+    return [found.name for found in _CLASS.glob(f"{FUNCTION_TAP}*")]
 
 
 def _all(route: IPRoute) -> Iterator[_FunctionTap]:

@@ -107,5 +107,3 @@ def _refused(name: str, exc: OSError) -> CarmelError:
         # EINVAL: there is one of this name with another number of queues.
         return Refused(f"the port {name} is in use already", code="PortInUse", hint="stop the VM that has it")
     return Unavailable(f"cannot make the port {name}: {exc.strerror}", code="KernelRefused")
-
-

@@ -115,7 +115,9 @@ class NetworkInterface(Model):
         default=None, ge=1, le=16, description="Pairs of queues; one a vCPU, at most 4, when absent."
     )
     data_plane: DataPlane | None = Field(
-        default=None, description="Who switches this NIC; as the Network says when absent. Host makes it movable."
+        default=None,
+        description="As the Network says when absent. Host on a network that a SmartNIC switches: the host's kernel "
+        "carries the frames between the VM, which stays movable, and its function.",
     )
 
     @field_validator("mac")

@@ -54,7 +54,11 @@ class NetworkInterfaceStatus(Model):
     addresses: list[str] | None = None
     forwards: list[ForwardStatus] | None = None
     data_plane: DataPlane | None = Field(
-        default=None, description="Who switches it now: the host, or a SmartNIC whose function it is."
+        default=None, description="Whose its frames are on this host: its kernel's, or a SmartNIC's, passed through."
+    )
+    function: str | None = Field(
+        default=None,
+        description="The SmartNIC's function that it is or, with dataPlane Host, that the kernel joins it to.",
     )
 
 

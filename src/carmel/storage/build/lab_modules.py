@@ -10,7 +10,19 @@ from __future__ import annotations
 AT_BOOT = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "isofs", "evdev")
 AT_BOOT_IF_THERE = ("nvme", "ext4", "virtio_scsi", "sd_mod", "gpio_keys", "virtio_balloon")
 
-_SWITCHING = ("bridge", "8021q", "bonding", "veth", "tun", "vhost_net", "ifb", "dummy", "openvswitch", "pktgen")
+_SWITCHING = (
+    "bridge",
+    "8021q",
+    "bonding",
+    "veth",
+    "tun",
+    "macvtap",
+    "vhost_net",
+    "ifb",
+    "dummy",
+    "openvswitch",
+    "pktgen",
+)
 _SHAPING = (
     "sch_ingress", "sch_tbf", "sch_htb", "sch_fq_codel",
     "cls_u32", "cls_matchall", "cls_flower", "act_mirred", "act_police", "act_gact",

@@ -25,6 +25,7 @@ from carmel.smartnic.hostside import HostSide, read_host_side
 from carmel.smartnic.vfio import VfioFunctions
 from carmel.store.protocol import EventType
 from carmel.store.sqlite import SqliteStore
+from tests.fakes.functiontaps import FakeTaps
 from tests.fakes.nic import FakeNic, mac_of
 from tests.fakes.pcibus import FakePciBus
 from tests.fakes.programs import QuietRunner
@@ -41,6 +42,7 @@ class OffloadWorld:
     store: SqliteStore
     bus: FakePciBus
     distances: dict[int, int] = field(default_factory=dict)
+    taps: FakeTaps = field(default_factory=FakeTaps)
     woken: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
     @contextlib.asynccontextmanager
@@ -55,7 +57,7 @@ class OffloadWorld:
         def read_host() -> HostSide:
             return read_host_side(self.bus.root)
 
-        self.nics = FunctionNics(self.claims, self.links, functions, read_host, lambda _uid: self.distances)
+        self.nics = FunctionNics(self.claims, self.links, functions, self.taps, read_host, lambda _uid: self.distances)
         self.disks = FunctionDisks(self.runtime, self.links, functions, lambda: self.bus.root)
         self.controller = SmartNICController(
             self.runtime,
@@ -73,6 +75,7 @@ class OffloadWorld:
         if also is not None:
             also(self.runtime)
         await self.claims.load()
+        await self.nics.begin()
         await self.runtime.start()
         try:
             yield

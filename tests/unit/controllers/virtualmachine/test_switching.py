@@ -10,6 +10,7 @@ import pytest
 from carmel.controllers.runtime import Key, Runtime, condition, find_condition, set_conditions
 from carmel.controllers.virtualmachine import ports
 from carmel.hypervisor.config import NicConfig
+from carmel.hypervisor.devices import DeviceKind
 from carmel.network.host.kernel import Link
 from carmel.paths import Paths
 from carmel.resources.base import Condition, JsonObject
@@ -38,13 +39,16 @@ class Functions:
         self.given: set[str] = set()
 
     def serves(self, wanted: ports.WantedNic) -> bool:
-        return wanted.data_plane is DataPlane.SMART_NIC
+        return wanted.offloaded
 
     async def plan(self, vm: ports.VmOfNics, wanted: Sequence[ports.WantedNic]) -> Sequence[ports.NicPlan]:
         await self._say("pf0vf0")
         self.given.add(vm.uid)
-        status = NetworkInterfaceStatus(name="eth0", network_name="lan", mac=MAC, data_plane=DataPlane.SMART_NIC)
-        return [ports.NicPlan(NicConfig("eth0", MAC, {}, function=FUNCTION), status)]
+        plane = wanted[0].data_plane
+        status = NetworkInterfaceStatus(name="eth0", network_name="lan", mac=MAC, data_plane=plane, function="pf0vf0")
+        passed = plane is DataPlane.SMART_NIC
+        config = NicConfig("eth0", MAC, {} if passed else {"type": "user"}, function=FUNCTION if passed else None)
+        return [ports.NicPlan(config, status)]
 
     async def release(self, uid: str, keep: Collection[str] = ()) -> None:
         if uid in self.given and "eth0" not in keep:
@@ -114,6 +118,11 @@ async def planes(host: Host) -> list[tuple[str, DataPlane | None]]:
     return [(one.mac, one.data_plane) for one in vm.status.networks or []]
 
 
+async def functions(host: Host) -> list[str | None]:
+    vm = await host.vms.get(KEY)
+    return [one.function for one in vm.status.networks or []]
+
+
 async def told(host: Host) -> list[str]:
     found = [one.json() for one in (await host.store.list(EVENT)).items]
     return [one["message"] for one in found if one["reason"] in {"NICPlugged", "NICUnplugged"}]
@@ -157,15 +166,42 @@ async def test_nothing_is_pulled_out_before_the_other_is_ready(host: Host) -> No
     assert ready.status == "True"
 
 
-async def test_one_nic_alone_cannot_change_over(host: Host) -> None:
-    """The uplinks of a network are the SmartNIC's or the host's."""
-    await started(host)
-    await host.set(networks=[{"name": "eth0", "networkRef": {"name": "lan"}, "dataPlane": "Host"}])
+async def say(host: Host, plane: str | None) -> None:
+    """In the VM's spec, of its NIC."""
+    nic: JsonObject = {"name": "eth0", "networkRef": {"name": "lan"}, **({"dataPlane": plane} if plane else {})}
+    await host.set(networks=[nic])
     await host.quiet()
+
+
+async def test_one_nic_alone_becomes_software_and_back_while_it_runs(host: Host) -> None:
+    """Of its function: the SmartNIC goes on switching it, so the host's own switch has nothing to do with it."""
+    await started(host)
+    await say(host, "Host")
+    assert await planes(host) == [(MAC, DataPlane.HOST)]
+    plugged = host.machine.plugged[DeviceKind.NIC, "eth0"]
+    assert isinstance(plugged, NicConfig)
+    assert plugged.function is None
+    assert await functions(host) == ["pf0vf0"]
+    assert host.plane is not None
+    assert host.plane.ports == {}
+    await say(host, None)
     assert await planes(host) == [(MAC, DataPlane.SMART_NIC)]
-    waiting = find_condition((await host.vms.get(KEY)).status, "NICsPlugged")
-    assert waiting is not None
-    assert "this host has no port of its own on it" in waiting.message
+    assert len(host.world.launches) == 1
+    assert "NIC eth0" in (await told(host))[-1]
+
+
+async def test_in_software_on_the_hosts_network_it_follows_the_network(host: Host) -> None:
+    """Whose ``dataPlane`` is Host at both ends: its function comes all the same."""
+    await started(host)
+    await switch(host, HOSTED)
+    await say(host, "Host")
+    assert host.plane is not None
+    assert len(host.plane.ports) == 1
+    await switch(host, OFFLOADED)
+    await nic_answers(host)
+    assert await planes(host) == [(MAC, DataPlane.HOST)]
+    assert host.plane.ports == {}
+    assert await functions(host) == ["pf0vf0"]
 
 
 async def test_what_is_not_movable_says_how_it_becomes_so(host: Host) -> None:
@@ -176,6 +212,6 @@ async def test_what_is_not_movable_says_how_it_becomes_so(host: Host) -> None:
     movable = find_condition((await host.vms.get(KEY)).status, "LiveMigratable")
     assert movable is not None
     assert movable.message.endswith(
-        "NICs that are functions of a SmartNIC (eth0) are swapped for software ones, while the VM runs, when "
-        "spec.dataPlane of their Network (lan) becomes Host"
+        "NICs that are functions of a SmartNIC (eth0) are swapped for software ones while the VM runs: set their "
+        "dataPlane in spec.networks to Host; the SmartNIC goes on switching them"
     )
