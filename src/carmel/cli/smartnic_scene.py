@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from carmel.cli.text import safe
 from carmel.client.objects import JsonObject, condition, dig, metadata
 
-_HOST = "host"
+_HOST, _VFIO = "host", "vfio-pci"
 """Owner of a port that is no VM's but a bare machine's."""
 
 
@@ -105,7 +105,7 @@ def _seat(
         function=safe(function.get("id") or ""),
         kind=safe(function.get("kind") or ""),
         state=safe(function.get("state") or ""),
-        vm=_owner(owner, port),
+        vm=_owner(owner, port, software=function.get("driver") not in {None, _VFIO}),
         address=safe(function.get("pciAddress") or ""),
         mac=safe(function.get("mac") or ""),
         node="" if node is None else safe(node),
@@ -117,7 +117,8 @@ def _seat(
     )
 
 
-def _owner(owner: JsonObject, port: JsonObject) -> str:
+def _owner(owner: JsonObject, port: JsonObject, *, software: bool) -> str:
+    """``software``: the host's kernel has the function, and the guest a virtio NIC."""
     if not owner:
         return ""
     if not port:
@@ -127,7 +128,7 @@ def _owner(owner: JsonObject, port: JsonObject) -> str:
         return "the host itself"
     space = metadata(port, "namespace")
     vm = f"{dig(port, 'spec', 'vmRef', 'name')}/{dig(port, 'spec', 'nic')}"
-    return safe(vm if space == "default" else f"{space}/{vm}")
+    return safe((vm if space == "default" else f"{space}/{vm}") + (" (virtio)" if software else ""))
 
 
 def _network_of(port: JsonObject, network: JsonObject) -> str:

@@ -38,7 +38,8 @@ class Offload:
         self._links = Links()
         self._relays = relays
         functions = VfioFunctions(runner)
-        self.nics = FunctionNics(self._claims, self._links, functions, FunctionTaps(), read_host_side, self._distances)
+        self._taps = FunctionTaps()
+        self.nics = FunctionNics(self._claims, self._links, functions, self._taps, read_host_side, self._distances)
         self.disks = FunctionDisks(runtime, self._links, functions)
         self._controller = SmartNICController(
             runtime, self._links, self._claims, self.nics, self.disks, functions, read_host_side, relays, wake
@@ -55,6 +56,7 @@ class Offload:
     async def close(self) -> None:
         await self._links.close()
         await self._relays.close()
+        await self._taps.aclose()
 
     def endpoints(self) -> list[HostEndpoint]:
         """Those of this host that lead to its NICs."""

@@ -53,7 +53,7 @@ def smart_nic(status: JsonObject, ready: bool = True, message: str = "the NIC an
 
 
 def busy() -> NicScene:
-    """Two guests that have functions, one free, one that cannot be used, an NVMe function."""
+    """Two guests that have functions, the second in software, one free, one that cannot be used, an NVMe function."""
     shared = "IOMMU group 13 has 0000:04:00.1 besides 0000:04:00.0: they can only be passed on together"
     status = {
         "serial": "MT2143X00561",
@@ -64,8 +64,8 @@ def busy() -> NicScene:
         "hardwareOffload": True,
         "host": {"name": "server-1"},
         "functions": [
-            function(0, "Plugged", "default/web-eth0"),
-            function(1, "Plugged", "shop/db-eth1"),
+            function(0, "Plugged", "default/web-eth0", driver="vfio-pci"),
+            function(1, "Plugged", "shop/db-eth1", driver="virtio-pci"),
             function(2),
             function(3, "Refused", message=shared),
             {"id": "pf0nvme0", "kind": "nvme", "state": "Free", "pciAddress": "0000:09:00.0", "numaNode": 0},

@@ -10,6 +10,7 @@ import pytest
 
 from carmel.errors import Refused
 from carmel.network.dataplane import PortHandles
+from carmel.network.host import functiontaps
 from carmel.network.host.functiontaps import FunctionTaps
 from carmel.network.host.taps import close_handles
 from tests.system.network.host.lab import BROADCAST, HEADER, Lab
@@ -135,3 +136,13 @@ async def test_it_goes_with_its_function(function: Function) -> None:
     assert NAME not in await function.lab.interfaces()
     await function.taps.part(NAME)
     close_handles(handles)
+
+
+async def test_what_an_earlier_daemon_left_goes(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
+    # This process' sysfs is that of its own namespace.
+    monkeypatch.setattr(functiontaps, "_seen", lambda: [NAME])
+    close_handles(await function.join())
+    await function.taps.keep_only([NAME, "cmfgone"])
+    assert NAME in await function.lab.interfaces()
+    await function.taps.keep_only([])
+    assert NAME not in await function.lab.interfaces()
