@@ -17,7 +17,7 @@ class FakeTaps:
     joined: dict[str, int] = field(default_factory=dict)
     refusal: CarmelError | None = None
 
-    async def join(self, name: str, function: int, alias: str, queues: int) -> PortHandles:
+    async def join(self, name: str, function: int, alias: str, queues: int, mtu: int) -> PortHandles:
         if self.refusal is not None:
             raise self.refusal
         self.joined = {other: index for other, index in self.joined.items() if index != function}

@@ -19,7 +19,7 @@ from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
 from carmel.controllers.virtualmachine.taps import queues_of, tap_nic
 from carmel.errors import CarmelError, Conflict, NotFound, Refused, TimedOut, Unavailable
 from carmel.hypervisor.config import NicConfig
-from carmel.network.dataplane import PortHandles
+from carmel.network.dataplane import DEFAULT_MTU, PortHandles
 from carmel.network.names import function_tap_name
 from carmel.resources.port import HOST_OWNER, DataPlane
 from carmel.resources.smartnic import FunctionStatus
@@ -45,7 +45,7 @@ _FOR_THE_NIC = frozenset(
 class Taps(Protocol):
     """Joins functions that the host keeps to NICs in software: ``network.host.functiontaps``."""
 
-    async def join(self, name: str, function: int, alias: str, queues: int) -> PortHandles: ...
+    async def join(self, name: str, function: int, alias: str, queues: int, mtu: int) -> PortHandles: ...
 
     async def part(self, name: str) -> None: ...
 
@@ -195,7 +195,8 @@ class FunctionNics:
         """Only now: the NIC gives a function its MAC address when it is plugged in, and drivers ask for it once."""
         index = await self._functions.as_interface(address)
         alias = f"carmel {claim.key} by {claim.function.id} of {claim.function.smart_nic}"
-        handles = await self._taps.join(_tap_of(claim), index, alias, queues_of(vm, wanted.nic))
+        mtu = wanted.network.spec.mtu or DEFAULT_MTU
+        handles = await self._taps.join(_tap_of(claim), index, alias, queues_of(vm, wanted.nic), mtu)
         return tap_nic(wanted.nic.name, mac, handles)
 
     def _wish(self, vm: VmOfNics, wanted: WantedNic, key: Key) -> Wish:

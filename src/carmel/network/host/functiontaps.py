@@ -29,19 +29,19 @@ class FunctionTaps:
         self._namespace = namespace
         self._made: Netlink | None = None
 
-    async def join(self, name: str, function: int, alias: str, queues: int) -> PortHandles:
-        """Join the interface with index ``function`` to descriptors, one a queue. What was made of this name, or of
-        this function, before is removed.
+    async def join(self, name: str, function: int, alias: str, queues: int, mtu: int) -> PortHandles:
+        """Join the interface with index ``function`` to descriptors, one a queue, with this MTU. What was made of the
+        name, or of the function, before is removed.
 
-        Raises ``Refused`` (``FunctionInUse``, ``KernelLacksFeature``, ``NoTapDevice``, ``NotPermitted``) and
-        ``Unavailable``; then nothing is left of it.
+        Raises ``Refused`` (``FunctionInUse``, ``MTUNotPossible``, ``KernelLacksFeature``, ``NoTapDevice``,
+        ``NotPermitted``) and ``Unavailable``; then nothing is left of it.
         """
         from carmel.network.host import macvtap
 
-        return await self._netlink().open(macvtap.join(name, function, alias, queues))
+        return await self._netlink().open(macvtap.join(name, function, alias, queues, mtu))
 
     async def part(self, name: str) -> None:
-        """Nothing to do is fine. The function is down then."""
+        """Nothing to do is fine. The function is down then, and otherwise as it was."""
         await self._keep(lambda known: known != name)
 
     async def keep_only(self, names: Collection[str]) -> None:

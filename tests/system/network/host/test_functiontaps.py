@@ -26,12 +26,16 @@ class Function:
         self.lab = lab
         self.taps = taps
 
-    async def join(self, name: str = NAME, queues: int = 1) -> PortHandles:
+    async def join(self, name: str = NAME, queues: int = 1, mtu: int = 1500) -> PortHandles:
         index = int((await self.lab.host.run("ip", "-o", "link", "show", "vf0")).text.split(":")[0])
-        return await self.taps.join(name, index, "carmel vm eth0", queues)
+        return await self.taps.join(name, index, "carmel vm eth0", queues, mtu)
 
     async def flags(self, name: str = "vf0") -> str:
         return (await self.lab.host.run("ip", "-o", "link", "show", name)).text.split("<")[1].split(">")[0]
+
+    async def mtu(self, name: str = "vf0") -> int:
+        words = (await self.lab.host.run("ip", "-o", "link", "show", name)).text.split()
+        return int(words[words.index("mtu") + 1])
 
     async def has_ipv6(self, name: str = "vf0") -> bool:
         said = await self.lab.host.run("cat", f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
@@ -106,6 +110,22 @@ async def test_parted_it_is_as_before(function: Function) -> None:
     await function.taps.part(NAME)
     assert NAME not in await function.lab.interfaces()
     assert (await function.flags(), await function.has_ipv6()) == before
+
+
+async def test_it_has_its_networks_mtu_while_it_is_joined(function: Function) -> None:
+    close_handles(await function.join(mtu=9000))
+    assert [await function.mtu(), await function.mtu(NAME)] == [9000, 9000]
+    close_handles(await function.join(mtu=1400))
+    assert [await function.mtu(), await function.mtu(NAME)] == [1400, 1400]
+    await function.taps.part(NAME)
+    assert await function.mtu() == 1500
+
+
+async def test_an_mtu_that_it_cannot_have_is_refused(function: Function) -> None:
+    with pytest.raises(Refused) as caught:
+        await function.join(mtu=65536)
+    assert caught.value.code == "MTUNotPossible"
+    assert NAME not in await function.lab.interfaces()
 
 
 async def test_what_was_left_of_the_function_makes_room(function: Function) -> None:
