@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from carmel.client.contexts import context_names
 from carmel.client.discovery import CARMEL_API
 from carmel.client.objects import JsonObject, dig, metadata
 from carmel.errors import NotFound
+
+if TYPE_CHECKING:
+    from carmel.cli.lab_profiles import Profile  # as below
 
 _FULL_HELP = "The full size: the host image with systemd, booted by UEFI (minutes instead of seconds)."
 
@@ -70,13 +74,18 @@ def up(session: Session, *, profile: str, name: str | None, full: bool, timeout:
         if output is not None:
             print_object(vm, output)
             return
-        host = wanted.host.name
-        answers = "answer" if len(wanted.machines) > 1 else "answers"
-        names = " and ".join(machine.name for machine in wanted.machines)
-        click.echo(f"{names} {answers} after {duration(progress.elapsed())}.")
-        click.echo(
-            f"Next: carmel --context {host} host, carmel --context {host} run micro --name a, carmel console {host}"
-        )
+        ours = [machine.name for machine in wanted.machines if not machine.is_bare]
+        answers = "answer" if len(ours) > 1 else "answers"
+        click.echo(f"{' and '.join(ours)} {answers} after {duration(progress.elapsed())}.")
+        click.echo(f"Next: {_next_steps(wanted)}")
+
+
+def _next_steps(made: Profile) -> str:
+    host = f"carmel --context {made.host.name}"
+    for machine in made.machines:
+        if machine.is_bare:
+            return f"{host} get nvmenamespaces,ports, carmel console {machine.name}"
+    return f"{host} host, {host} run micro --name a, carmel console {made.host.name}"
 
 
 @lab.command("list")
@@ -135,7 +144,9 @@ def down(session: Session, *, profile: str, name: str | None, full: bool, force:
             f"there is no machine {wanted.host.name} of the lab {profile}", hint="`carmel lab list` shows which are"
         )
     confirm(doomed, force=force)
-    for _, vm in doomed:
+    # Who has a disk from a SmartNIC ends before it.
+    nics = [nic.name for nic in wanted.smart_nics]
+    for _, vm in sorted(doomed, key=lambda one: metadata(one[1], "name") in nics):
         delete_one(session, kind, vm, seconds=timeout)
     for nic in wanted.smart_nics:
         forget_storage(session, nic, seconds=timeout)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from carmel.cli.images import await_image, find_image, image_kind, make_image, taken_back_on_failure
 from carmel.cli.lab_clock import Clock
-from carmel.cli.lab_keys import Keys, make_keys, make_nic_keys
+from carmel.cli.lab_keys import Keys, make_keys, make_lone_nic_keys, make_nic_keys
 from carmel.cli.lab_profiles import LAB_LABEL, SIZE_LABEL, SMART_NIC, LabMachine, Profile
 from carmel.cli.power import VM_KIND
 from carmel.cli.progress import Progress
@@ -27,7 +27,7 @@ _CLIENT = "host."
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A machine's VM, and how its API is talked to."""
+    """A machine's VM, and how its API is talked to; a bare one has none."""
 
     machine: LabMachine
     vm: JsonObject
@@ -60,20 +60,25 @@ def make(session: Session, profile: Profile, clock: Clock, progress: Progress) -
     client, namespace = session.client, session.namespace
     kind = client.discovery.find_kind(*VM_KIND)
     secrets = client.discovery.find_kind("v1", "Secret")
-    networks = client.discovery.find_kind(CARMEL_API, "Network")
     # What is wrong with a machine is to be known before minutes are spent on its image.
     for machine in profile.machines:
         client.create(kind, namespace, machine.manifest, dry_run=True)
     for image in profile.images:
         _make_image(session, image, clock, progress)
     progress.step("making keys")
-    keys = [_new_keys(profile, machine) for machine in profile.machines]
+    keys = {machine.name: _new_keys(profile, machine) for machine in profile.machines if not machine.is_bare}
     made = []
     with contextlib.ExitStack() as undo:
-        for manifest in profile.networks:
-            network = _put_network(session, networks, manifest)
-            undo.enter_context(taken_back_on_failure(session, networks, network, always=True))
-        for machine, own in zip(profile.machines, keys, strict=True):
+        for manifest in (*profile.networks, *profile.volumes):
+            other = client.discovery.find_kind(CARMEL_API, manifest["kind"])
+            undo.enter_context(taken_back_on_failure(session, other, _put_again(session, other, manifest), always=True))
+        for machine in profile.machines:
+            if machine.is_bare:
+                vm = client.create(kind, namespace, machine.manifest)
+                undo.enter_context(taken_back_on_failure(session, kind, vm, always=True))
+                made.append(Made(machine, vm, "", ""))
+                continue
+            own = keys[machine.name]
             secret = _put_secret(session, secrets, profile, machine, own)
             undo.enter_context(taken_back_on_failure(session, secrets, secret, always=True))
             vm = client.create(kind, namespace, machine.manifest)
@@ -111,6 +116,8 @@ def _existing(session: Session, kind: ResourceType, profile: Profile, machine: L
 
 def _known_keys(session: Session, machine: LabMachine) -> tuple[str, str]:
     """Authority and token of a machine that is there: out of its context, or of its Secret if that was lost."""
+    if machine.is_bare:
+        return "", ""
     with contextlib.suppress(NotFound):
         endpoint = choose_context(machine.name).endpoint
         if isinstance(endpoint, HttpsEndpoint) and endpoint.ca and endpoint.token:
@@ -147,15 +154,19 @@ def _make_image(session: Session, name: str, clock: Clock, progress: Progress) -
 
 
 def _new_keys(profile: Profile, machine: LabMachine) -> Keys:
-    return make_nic_keys(SMART_NIC, profile.host.name) if machine.role == SMART_NIC else make_keys()
+    if machine.role != SMART_NIC:
+        return make_keys()
+    # One that is the lab's first machine is talked to without a host in between.
+    return make_lone_nic_keys(SMART_NIC) if machine is profile.host else make_nic_keys(SMART_NIC, profile.host.name)
 
 
-def _put_network(session: Session, kind: ResourceType, manifest: JsonObject) -> JsonObject:
+def _put_again(session: Session, kind: ResourceType, manifest: JsonObject) -> JsonObject:
     """One of that name may be left over from a run that was cut off."""
+    namespace = session.namespace_of(kind)
     try:
-        return session.client.create(kind, None, manifest)
+        return session.client.create(kind, namespace, manifest)
     except AlreadyExists:
-        there = session.client.get(kind, None, metadata(manifest, "name"))
+        there = session.client.get(kind, namespace, metadata(manifest, "name"))
         labels = [dig(one, "metadata", "labels", LAB_LABEL) for one in (there, manifest)]
         if labels[0] != labels[1]:
             raise

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from carmel.cli.lab_clock import Clock
+from carmel.cli.lab_equip import equip
 from carmel.cli.lab_join import join
 from carmel.cli.lab_make import Made, find, make
 from carmel.cli.lab_profiles import API, RELAY, Profile
@@ -42,18 +43,25 @@ def bring_up(session: Session, profile: Profile, seconds: float, progress: Progr
     else:
         _start(session, machines)
     progress.step(f"starting {profile.host.name}")
-    running = [_await_running(session, one, clock) for one in machines]
-    for made in machines:
+    ours = [one for one in machines if not one.machine.is_bare]
+    running = [_await_running(session, one, clock) for one in ours]
+    for made in ours:
         # Before it answers: who is impatient may go on and look at the console meanwhile.
         save_context(made.machine.name, _endpoint(made, profile, running[0]))
-    for made in machines:
-        if made.machine in profile.smart_nics:
-            with _client(machines[0], profile, running[0]) as host:
+    for made in ours:
+        if made.machine in profile.smart_nics and made is not ours[0]:
+            with _client(ours[0], profile, running[0]) as host:
                 join(session, host, profile, made.machine, clock, progress)
         with _client(made, profile, running[0]) as client:
             _await_answer(client, clock, progress)
             if made.machine in profile.smart_nics:
                 share_storage(session, client, profile, made.machine)
+                equip(session, client, profile, clock, progress)
+    for made in machines:
+        if made.machine.is_bare:
+            # It has its disk from the SmartNIC, and waited for it.
+            progress.step(f"starting {made.machine.name}")
+            _await_running(session, made, clock)
     return running[0]
 
 
@@ -87,8 +95,9 @@ def _await_running(session: Session, made: Made, clock: Clock) -> JsonObject:
 
 
 def _endpoint(made: Made, profile: Profile, host: JsonObject) -> HttpsEndpoint:
-    """A SmartNIC is reached through the relay of its host, whose VM ``host`` is."""
-    forward = RELAY if made.machine in profile.smart_nics else API
+    """A SmartNIC is reached through the relay of its host, whose VM ``host`` is; unless it is the lab's first machine
+    itself."""
+    forward = API if made.machine is profile.host else RELAY
     port = _host_port(host, profile.host.guest_port(forward), made.machine.name)
     return HttpsEndpoint(LOOPBACK, port, ca=made.authority, token=made.token)
 

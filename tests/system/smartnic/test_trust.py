@@ -93,7 +93,7 @@ def test_the_invitation_that_counts_is_the_last_one(nic: Nic) -> None:
 
 
 def test_it_takes_no_vms_and_keeps_no_disks(nic: Nic) -> None:
-    for word in ("virtualmachine", "image", "volume", "datastore"):
+    for word in ("virtualmachine", "volume", "datastore"):
         kind = nic.client.kind(word)
         obj = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": "x"}, "spec": {}}
         with pytest.raises(CarmelError) as refused:

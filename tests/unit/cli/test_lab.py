@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carmel.cli.lab_keys import NIC_ADDRESS, make_keys, make_nic_keys
+from carmel.cli.lab_keys import LONE_ADDRESS, NIC_ADDRESS, make_keys, make_lone_nic_keys, make_nic_keys
 from carmel.cli.lab_profiles import (
     API,
     LAB_LABEL,
@@ -20,11 +20,16 @@ from carmel.cli.lab_profiles import (
     find_profile,
     profiles,
 )
+from carmel.cli.lab_storage import storage_name
 from carmel.client.objects import dig
 from carmel.errors import NotFound
 from carmel.resources.admission import admit
+from carmel.resources.image import IMAGE
 from carmel.resources.network import NETWORK
+from carmel.resources.nvmenamespace import NVME_NAMESPACE
+from carmel.resources.port import PORT
 from carmel.resources.virtualmachine import VIRTUAL_MACHINE
+from carmel.resources.volume import VOLUME
 from carmel.storage.build import RECIPES
 from tests.unit.cli.conftest import Carmel
 from tests.unit.client.world import World
@@ -35,7 +40,9 @@ def test_the_manifests_lie_where_people_look_for_them() -> None:
     linked = {path.relative_to(root / "labs"): path.resolve() for path in (root / "labs").rglob("*.yaml")}
     package = root / "src/carmel/cli/labs"
     assert linked == {path.relative_to(package): path for path in package.rglob("*.yaml")}
-    assert {"dual-socket", "raspberry-pi-4", "smartnic", "xavier"} <= {profile.name for profile in profiles()}
+    assert {"bare-metal", "dual-socket", "raspberry-pi-4", "smartnic", "xavier"} <= {
+        profile.name for profile in profiles()
+    }
 
 
 @pytest.mark.parametrize("profile", profiles(), ids=lambda profile: f"{profile.name}-{profile.size}")
@@ -45,16 +52,20 @@ def test_every_machine_is_an_ordinary_vm(profile: Profile) -> None:
     assert named.host.guest_port(API) == 17443
     for machine, original in zip(named.machines, profile.machines, strict=True):
         admit(VIRTUAL_MACHINE, machine.manifest, None)
-        assert machine.image in RECIPES
         assert machine.description
-        assert machine.secret[0] == f"{machine.name}-keys"
         assert machine.name.startswith("other")
         labels = dig(machine.manifest, "metadata", "labels")
         assert (labels[LAB_LABEL], labels[SIZE_LABEL]) == (profile.name, profile.size)
         # The one that it was made from is as it was.
         assert not original.name.startswith("other")
-        assert original.secret[0] == f"{original.name}-keys"
-    assert named.host.manifest["spec"]["cpu"]["nestedVirtualization"] is True
+        if not machine.is_bare:
+            assert machine.image in RECIPES
+            assert machine.secret[0] == f"{machine.name}-keys"
+            assert original.secret[0] == f"{original.name}-keys"
+    assert not named.host.is_bare
+    assert set(named.images) <= set(RECIPES)
+    if named.host not in named.smart_nics:
+        assert named.host.manifest["spec"]["cpu"]["nestedVirtualization"] is True
 
 
 def test_a_smartnic_is_joined_to_its_host_by_a_cable_of_their_own() -> None:
@@ -74,6 +85,38 @@ def test_a_smartnic_is_joined_to_its_host_by_a_cable_of_their_own() -> None:
         assert ends == [f"52:54:00:ca:01:0{number}", f"52:54:00:ca:02:0{number}"]
     with pytest.raises(NotFound, match="no forward"):
         named.machines[1].guest_port(API)
+
+
+def test_a_bare_host_has_all_from_its_smartnic() -> None:
+    profile = find_profile("bare-metal", MICRO)
+    named = profile.named("other")
+    nic, host = named.machines
+    assert (named.smart_nics, host.is_bare, host.name) == ((nic,), True, "other-host")
+    spec = host.manifest["spec"]
+    [volume] = named.volumes
+    admit(VOLUME, volume, None)
+    assert spec["disks"] == [{"name": "pf0nvme0", "bus": "nvme", "volumeRef": {"name": "other-boot"}}]
+    assert (volume["metadata"]["name"], volume["spec"]["datastoreRef"]) == ("other-boot", {"name": storage_name(nic)})
+    assert _on(host, "other") == {"f0": "52:54:00:ca:01:00"}
+    assert len(spec["networks"]) == 1
+    assert "cloudInit" not in spec
+    # What is made on the NIC keeps its names: it is alone there.
+    made = {one["kind"]: one for one in named.on_smart_nic}
+    for kind in (IMAGE, NVME_NAMESPACE, NETWORK, PORT):
+        admit(kind, made[kind.kind], None)
+    assert made["NVMeNamespace"]["spec"]["function"] == volume["spec"]["export"]
+    assert made["Port"]["spec"]["owner"] == "host"
+    assert named.sent_images == ("micro-disk",)
+    assert named.images == ("lab-host", "micro-disk")
+    assert named.on_smart_nic == profile.on_smart_nic
+
+
+def test_a_lone_smartnic_knows_nobody_but_its_administrators() -> None:
+    keys = make_lone_nic_keys(SMART_NIC)
+    assert keys.client == {}
+    assert not [name for name in keys.files if name.startswith("hosts/")]
+    assert "127.0.0.1" in json.loads(keys.files["server.json"])["names"]
+    assert f"echo {SMART_NIC} {LONE_ADDRESS} >/run/carmel.role" in keys.script().splitlines()
 
 
 def _on(machine: LabMachine, network: str) -> dict[str, str]:

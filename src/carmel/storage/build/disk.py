@@ -39,6 +39,11 @@ class Layout:
     esp: int
 
     @property
+    def cluster_sectors(self) -> int:
+        """Of the EFI system partition: a FAT32 has 65,525 clusters or more (Microsoft's specification of FAT)."""
+        return 2 if self.esp >= 72 * MIB else 1
+
+    @property
     def root_start(self) -> int:
         return _ESP_START + self.esp
 
@@ -191,7 +196,7 @@ async def write_boot_partition(workshop: Workshop, disk: Disk, files: BootFiles)
     run = context.runner.run
     # mtools cannot use a FAT that was made at an offset, so it is made apart and copied into its partition.
     image = workshop.directory / "esp.img"
-    words = ["mkfs.vfat", "-F", "32", "-s", "2", "-n", "ESP", "-i", disk.esp_uuid, "-C"]
+    words = ["mkfs.vfat", "-F", "32", "-s", str(disk.layout.cluster_sectors), "-n", "ESP", "-i", disk.esp_uuid, "-C"]
     await run(Command([*words, image, str(disk.layout.esp // 1024)]))
     folders = ["EFI", "EFI/BOOT", "EFI/systemd", "loader", "loader/entries", token, f"{token}/{version}"]
     await run(Command(["mmd", "-i", image, *(f"::/{name}" for name in folders)]))

@@ -21,7 +21,7 @@ from carmel.storage.build.initramfs import only
 from carmel.storage.build.recipe import Recipe
 from carmel.units import MIB
 
-_LAYOUT = Layout(disk=98 * MIB, esp=96 * MIB)
+_LAYOUT = Layout(disk=46 * MIB, esp=44 * MIB)
 _LOADER_PACKAGE = "systemd-boot-efi"
 _IO_TIMEOUT = "nvme_core.io_timeout=900"
 """Seconds. The driver takes a drive that does not answer for longer for broken."""

@@ -1,0 +1,27 @@
+"""A SmartNIC and a bare host, for all tests of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon, running_daemon
+from tests.full.baremetal.metal import Metal, bare_metal
+
+
+@pytest.fixture(scope="module")
+def outer() -> Iterator[Daemon]:
+    with running_daemon() as daemon:
+        yield daemon
+        daemon.delete_all_vms()
+        daemon.wait_no_volumes()
+        assert daemon.leftovers() == []
+
+
+@pytest.fixture(scope="module")
+def metal(outer: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metal]:
+    home: Path = tmp_path_factory.mktemp("home")
+    with bare_metal(outer, home) as here:
+        yield here
