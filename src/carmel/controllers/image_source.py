@@ -18,7 +18,7 @@ from carmel.paths import Paths
 from carmel.resources.catalog import CatalogEntry, find_entry
 from carmel.resources.image import BuildSource, CatalogSource, Fallback, Image, ImagePhase, UrlSource
 from carmel.run import Runner
-from carmel.storage.build import RECIPES
+from carmel.storage import build
 from carmel.storage.child import Child
 from carmel.storage.datastore import RESERVE_BYTES
 from carmel.storage.download import download
@@ -105,11 +105,11 @@ class ImageSources:
         try:
             entry = self._find_entry(source.name)
         except NotFound:
-            if not may_build or source.name not in RECIPES:
+            if not may_build or source.name not in build.RECIPES:
                 raise
             await self._build(uid, BuildSource(recipe=source.name), datastore, progress)
             return True
-        recipe = entry.recipe if may_build and entry.recipe in RECIPES else None
+        recipe = entry.recipe if may_build and entry.recipe in build.RECIPES else None
         try:
             await self._fetch(_url(entry), datastore, gathered, progress, tries=4 if recipe is None else 2)
         except CarmelError as error:
@@ -141,11 +141,11 @@ class ImageSources:
         await asyncio.to_thread(gathered.finish, downloaded.path, Origin(source.url, downloaded.checksum))
 
     async def _build(self, uid: str, source: BuildSource, datastore: OpenDatastore, progress: OnProgress) -> None:
-        if source.recipe not in RECIPES:
+        if source.recipe not in build.RECIPES:
             raise Refused(
                 f"there is no recipe {source.recipe!r}",
                 code="RecipeNotFound",
-                hint=f"there are: {', '.join(sorted(RECIPES))}",
+                hint=f"there are: {', '.join(sorted(build.RECIPES))}",
                 field="spec.source.build.recipe",
             )
         # A catalogue image that is built instead has begun a download, and will never need it.

@@ -13,8 +13,8 @@ from typing import BinaryIO
 from carmel.errors import InternalError, Refused
 from carmel.resources.image import ImageType
 from carmel.run import Runner
+from carmel.storage import build
 from carmel.storage.build import BuildContext, KernelBundle, ProgressSink
-from carmel.storage.build import build as run_recipe
 from carmel.storage.child import Child
 from carmel.storage.datastore import DISK, INITRD, KERNEL, RESERVE_BYTES, DirectoryDatastore
 from carmel.storage.files import explained
@@ -147,7 +147,7 @@ class ImageStore:
                 output.mkdir()
                 scratch.mkdir()
             context = BuildContext(self._runner, cache, scratch, progress, mirror, ready_made)
-            made = await run_recipe(recipe, context, output)
+            made = await build.build(recipe, context, output)
             with explained("put an image together"):
                 if isinstance(made, KernelBundle):
                     names = {made.kernel: KERNEL, made.initrd: INITRD}

@@ -9,7 +9,7 @@ NOT_ON_A_NIC = (
     "carmel.controllers.virtualmachine",
     "carmel.controllers.placement",
     "carmel.placement",
-    "carmel.storage",
+    "carmel.storage.build.builder",
     "carmel.hypervisor.qemu",
     "carmel.hypervisor.commandline",
     "carmel.network.backends",
