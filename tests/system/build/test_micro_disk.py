@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
-from carmel.paths import Paths
-from carmel.run import SystemRunner
-from carmel.storage.build import RECIPES, BuildContext, DiskImage, build_recipe
+from tests.microdisk import micro_disk
 from tests.system.build.guest import booted, firmware
 
 
 async def test_boots_from_nvme_and_is_patient_with_it() -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "CARMEL_CACHE_DIR"}
-    cache = Paths.from_environment(environment).build_cache / "tests" / "cache"
     with tempfile.TemporaryDirectory(prefix="cm-") as name:
         folder = Path(name)
-        output, work = folder / "image", folder / "work"
-        output.mkdir()
-        work.mkdir()
-        context = BuildContext(SystemRunner(), cache, work, lambda _percent, _message: None)
-        made = await build_recipe(RECIPES["micro-disk"], context, output)
-        assert isinstance(made, DiskImage)
+        made = await micro_disk(folder)
         drive = ["-drive", f"if=none,id=d,format=qcow2,file={made.path}", "-device", "nvme,drive=d,serial=boot"]
         async with booted(folder, [*firmware(folder), *drive]) as guest:
             await guest.expect(r"carmel micro: ready nonce=- \S+ address=10\.0\.2\.", 90)
