@@ -38,6 +38,15 @@ class FakeDataPlane:
         self._ends: dict[str, int] = {}
         self.counts: dict[str, PortCount] = {}
         self.takeovers: dict[str, Takeover] = {}
+        self._told: list[Callable[[str], None]] = []
+
+    def watch(self, told: Callable[[str], None]) -> None:
+        self._told.append(told)
+
+    def put_back(self, who: str) -> None:
+        """As if that one had flushed the kernel's rules."""
+        for told in self._told:
+            told(who)
 
     async def adopt(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
         names, interfaces = {network.name for network in networks}, {port.interface for port in ports}

@@ -6,7 +6,7 @@ fulfils ``DataPlane``. A plan says all that a data plane needs to know, so that 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -197,6 +197,10 @@ class DataPlane(Protocol):
 
     async def takeover(self, network: NetworkPlan) -> Takeover | None:
         """Of its uplink, if there ever was one that was not forgotten with its network."""
+        ...
+
+    def watch(self, told: Callable[[str], None]) -> None:
+        """Call ``told`` with who changed its filters or its masquerading in the kernel, once they were put back."""
         ...
 
     async def aclose(self) -> None:

@@ -13,7 +13,8 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,15 @@ PORTS = f"{API}/namespaces/default/ports"
 
 def because(reason: str) -> Predicate:
     return lambda obj: condition(obj, "Ready").get("reason") == reason
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
+    """What is put back within a second, on a busy machine."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 
+from carmel.client.api import Selection
 from carmel.client.objects import condition
 from carmel.network.names import port_name
-from tests.system.smartnic.nic import Nic, because
+from tests.system.smartnic.nic import SUBNET, Nic, because, eventually
 
 
 def test_traffic_goes_on_while_the_daemon_is_dead(nic: Nic) -> None:
@@ -44,6 +45,21 @@ def test_after_a_power_cut_all_is_as_its_own_store_says_without_the_host(nic: Ni
     nic.start()
     for number in range(2):
         nic.wait_plugged(number)
+    assert nic.reach()
+
+
+def test_what_somebody_flushed_is_put_back_by_itself(nic: Nic) -> None:
+    nic.plug_both()
+    vm, stranger = nic.vms[0], f"{SUBNET}.66"
+    vm.ip(f"addr add {stranger}/24 dev eth0")
+    nic.space.run("nft", "flush", "ruleset")
+
+    def is_told() -> bool:
+        events = nic.client.list(nic.client.kind("event"), Selection("default"))["items"]
+        return ("RulesPutBack", "lan") in {(one["reason"], one["involvedObject"]["name"]) for one in events}
+
+    assert eventually(is_told)
+    assert not vm.reaches(f"{SUBNET}.11", source=stranger)
     assert nic.reach()
 
 

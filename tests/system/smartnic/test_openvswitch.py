@@ -6,8 +6,7 @@ import asyncio
 import shutil
 import signal
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from carmel.errors import Invalid
 from tests.api import Predicate
 from tests.system.network.ovs.server import Server, missing, server
 from tests.system.smartnic.conftest import require_programs
-from tests.system.smartnic.nic import SUBNET, Nic, Space, because, port, running_nic
+from tests.system.smartnic.nic import SUBNET, Nic, Space, because, eventually, port, running_nic
 
 
 class OvsNic:
@@ -73,15 +72,6 @@ def chosen(ovs: OvsNic) -> Nic:
     ovs.nic.stop()
     ovs.nic.start()
     return ovs.nic
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
-    """What is put back within a second, on a busy machine."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-    return True
 
 
 def denied(*ports: int) -> JsonObject:

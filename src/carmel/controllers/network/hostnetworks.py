@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from carmel.controllers.network.plans import network_plan, port_plan
+from carmel.controllers.network.putback import PutBack
 from carmel.controllers.runtime import Runtime
 from carmel.errors import CarmelError
 from carmel.network.dataplane import DataPlane
@@ -57,6 +58,7 @@ class HostNetworks:
     def __init__(self, runtime: Runtime, data_plane: Callable[[], DataPlane], claim: Claim) -> None:
         self._networks = runtime.resources(NETWORK, Network)
         self._ports = runtime.resources(PORT, Port)
+        self._put_back = PutBack(runtime, is_hosted)
         self._make = data_plane
         self._plane: DataPlane | None = None
         self._claim = claim
@@ -83,6 +85,7 @@ class HostNetworks:
                 except BaseException:
                     await plane.aclose()
                     raise
+                plane.watch(self._put_back.tell)
                 self._plane = plane
             return self._plane
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from carmel.controllers.network.hosted import FINALIZER, HostedNetworks
 from carmel.controllers.network.plans import network_plan, port_plan
+from carmel.controllers.network.putback import PutBack
 from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, Watch, condition, key_of, set_conditions
 from carmel.errors import Refused
 from carmel.network.dataplane import DataPlane
@@ -31,6 +32,7 @@ class NicSwitch:
         self._networks = runtime.resources(NETWORK, Network)
         self._ports = runtime.resources(PORT, Port)
         self._plane = plane
+        plane.watch(PutBack(runtime, is_switched).tell)
         self.made: set[str] = set()
         self._told: list[Callable[[str], None]] = []
 

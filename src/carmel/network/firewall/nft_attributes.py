@@ -9,8 +9,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-BRIDGE = 7
-"""NFPROTO_BRIDGE."""
+IPV4, BRIDGE = 2, 7
+"""NFPROTO_IPV4 and NFPROTO_BRIDGE."""
 SUBSYSTEM = 10 << 8
 """NFNL_SUBSYS_NFTABLES, in the upper byte of a message's kind."""
 REQUEST, ACK, CREATE, APPEND, DUMP = 0x1, 0x4, 0x400, 0x800, 0x300

@@ -12,6 +12,7 @@ from carmel.errors import Unavailable
 from carmel.network.firewall import nft_keys
 from carmel.network.firewall.bursts import burst
 from carmel.network.firewall.nft_attributes import (
+    BRIDGE,
     DONE,
     DUMP,
     ERROR,
@@ -104,7 +105,7 @@ class NftTables:
     async def watch(self, told: Told) -> None:
         if self._watch is None:
             self._told = told
-            self._watch = await NftWatch.begin(self._socket, TABLE, told)
+            self._watch = await NftWatch.begin(self._socket, (BRIDGE, TABLE), told)
 
     def close(self) -> None:
         if self._watch is not None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +24,14 @@ from carmel.network.host.lending import check_representor, to_take
 from carmel.network.host.memory import Memory, Realised
 from carmel.network.host.nat import LOADED, nat_script
 from carmel.network.host.netlink import Netlink
-from carmel.network.host.nft import Nft
 from carmel.network.host.plan import bridge_of, plan, removals
 from carmel.network.host.steps import MakeBridge, Remove
 from carmel.network.host.takeover import Takeovers
+from carmel.network.host.watched import WatchedNft
+from carmel.network.names import GUARD_TABLE, NAT_TABLE
 from carmel.run import Runner
+
+_log = logging.getLogger(__name__)
 
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _MOST_QUEUES = 16
@@ -41,7 +45,11 @@ class HostDataPlane:
 
     def __init__(self, runner: Runner, runtime: Path, state: Path, *, namespace: Path | None = None) -> None:
         self._netlink = Netlink(namespace)
-        self._nft = Nft(runner, namespace)
+        self._nft = WatchedNft(runner, namespace, self._touched)
+        self._not_ours = set[str]()
+        """Tables of which it is not known what others have made of them."""
+        self._mending: asyncio.Task[None] | None = None
+        self._told: list[Callable[[str], None]] = []
         self._dnsmasq = Dnsmasq(runner, runtime, namespace)
         self._takeovers = Takeovers(self._netlink, runner, state, namespace)
         self._memory = Memory(runtime / "realised.json")
@@ -160,8 +168,48 @@ class HostDataPlane:
     async def takeover(self, network: NetworkPlan) -> Takeover | None:
         return await self._takeovers.state(network)
 
+    def watch(self, told: Callable[[str], None]) -> None:
+        self._told.append(told)
+
     async def aclose(self) -> None:
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.gather(self._mending, return_exceptions=True)
+        self._nft.close()
         await self._netlink.aclose()
+
+    # -- what others do -------------------------------------------------------------------------------------------
+    def _touched(self, table: str, who: str | None) -> None:
+        """Put back at once: whoever flushes the rules lets VMs send as somebody else, and cuts those behind nat off."""
+        self._not_ours.add(table)
+        if self._mending is None or self._mending.done():
+            self._mending = asyncio.create_task(self._mend(who), name="rules are put back")
+
+    async def _mend(self, who: str | None) -> None:
+        if who is not None:
+            _log.warning("rules of ports or networks in the kernel were changed by %s: they are put back", who)
+        while self._not_ours:
+            try:
+                async with self._lock:
+                    await self._settle()
+            except CarmelError as error:
+                # The next change of anything tries again.
+                _log.warning("they could not be put back: %s", error)
+                return
+        for told in self._told if who is not None else ():
+            told(who or "")
+
+    @contextlib.contextmanager
+    def _anew(self, table: str) -> Iterator[bool]:
+        """Whether all of the table is to be loaded, whatever it looks like."""
+        touched = table in self._not_ours
+        self._not_ours.discard(table)
+        try:
+            yield touched
+        except BaseException:
+            if touched:
+                self._not_ours.add(table)
+            raise
 
     # -- settling -------------------------------------------------------------------------------------------------
     def _require_unused(self, name: str) -> None:
@@ -225,17 +273,26 @@ class HostDataPlane:
         await self._settle_services(networks, ports)
 
     async def _settle_filters(self, ports: Sequence[PortPlan]) -> None:
-        loaded = guard.loaded_chains(await self._nft.items(guard.LOADED))
         if ports:
-            script = guard.guard_script(ports, loaded)
-            if script:
-                await self._nft.load(guard.afresh(script) if loaded is None else script)
-        elif await self._nft.items(guard.TABLE) is not None:
-            await self._nft.load(guard.afresh(""))
+            # Before the look: what is changed after it is told.
+            await self._nft.watch()
+        with self._anew(GUARD_TABLE) as anew:
+            loaded = None if anew else guard.loaded_chains(await self._nft.items(guard.LOADED))
+            if ports:
+                script = guard.guard_script(ports, loaded)
+                if script:
+                    await self._nft.load(GUARD_TABLE, guard.afresh(script) if loaded is None else script)
+            elif await self._nft.items(guard.TABLE) is not None:
+                await self._nft.load(GUARD_TABLE, guard.afresh(""))
 
     async def _settle_nat(self, networks: Sequence[NetworkPlan]) -> None:
-        if script := nat_script(networks, await self._nft.items(LOADED)):
-            await self._nft.load(script)
+        natted = any(network.nat is not None for network in networks)
+        if natted:
+            await self._nft.watch()
+        with self._anew(NAT_TABLE) as anew:
+            loaded = None if anew and natted else await self._nft.items(LOADED)
+            if script := nat_script(networks, loaded):
+                await self._nft.load(NAT_TABLE, script)
 
     async def _settle_services(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
         natted = [network for network in networks if network.nat is not None]

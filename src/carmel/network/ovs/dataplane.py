@@ -25,6 +25,7 @@ from carmel.network.host.steps import (
     Step,
     Take,
 )
+from carmel.network.names import GUARD_TABLE
 from carmel.network.ovs.layout import as_bridged, meters, outside, plugged, segments
 from carmel.network.ovs.pipeline import Plugged, pipeline, zone_of
 from carmel.network.ovs.rows import Bridge, Seen, missing, too_many, wanted_bridges
@@ -96,6 +97,8 @@ class OvsDataPlane(HostDataPlane):
             await self._switch.database.apply(missing(self._wanted(networks, here), await self._seen()))
             await self._settle_gateways(networks)
             await self._settle_flows(networks, here, fresh)
+        # What a guard says is in the flows.
+        self._not_ours.discard(GUARD_TABLE)
         await self._settle_nat(networks)
         await self._settle_services(networks, ports)
 

@@ -56,6 +56,7 @@ class Lab:
         self._stack = stack
         self._tag = f"cml{secrets.token_hex(3)}"
         self._numbers = itertools.count(1)
+        self._closed: list[HostDataPlane] = []
 
     async def prepare(self) -> None:
         self.folder.chmod(0o755)
@@ -65,10 +66,19 @@ class Lab:
         self.plane = self.data_plane()
 
     def data_plane(self) -> HostDataPlane:
-        """Another one is what a daemon has after its restart."""
         plane = HostDataPlane(SystemRunner(), self.folder / "run", self.folder / "state", namespace=self.host.path)
-        self._stack.push_async_callback(plane.aclose)
+        self._stack.push_async_callback(self._close, plane)
         return plane
+
+    async def restart(self) -> None:
+        """The daemon's: another data plane, and the one before puts nothing back any more."""
+        await self._close(self.plane)
+        self.plane = self.data_plane()
+
+    async def _close(self, plane: HostDataPlane) -> None:
+        if plane not in self._closed:
+            self._closed.append(plane)
+            await plane.aclose()
 
     async def namespace(self, what: str) -> Namespace:
         space = Namespace(f"{self._tag}{what}")

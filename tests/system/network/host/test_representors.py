@@ -100,12 +100,12 @@ async def test_after_kill_9_the_next_daemon_finds_it(lab: Lab, guests: Guests) -
     for port in PORTS[:2]:
         await lab.plane.attach(port)
     # Another data plane knows only what it is told, as after kill -9.
-    lab.plane = lab.data_plane()
+    await lab.restart()
     assert await guests.reaches(0, "10.77.0.11")
     await lab.plane.adopt([INNER], PORTS[:2])
     assert set(await lab.plane.counters()) == {port.interface for port in PORTS[:2]}
     assert await guests.reaches(0, "10.77.0.11")
-    lab.plane = lab.data_plane()
+    await lab.restart()
     await lab.plane.adopt([INNER], PORTS[1:2])
     assert "pf0vf0" in await lab.interfaces()
     assert not await guests.reaches(0, "10.77.0.11")

@@ -327,8 +327,8 @@ async def test_the_next_daemon_does_it_if_the_watching_process_was_killed_too(la
     record = read(_record(lab))
     assert record is not None
     write(_record(lab), replace(record, deadline=now() - 1))
-    later = lab.data_plane()
-    await later.adopt([_only_way_in()], [])
+    await lab.restart()
+    await lab.plane.adopt([_only_way_in()], [])
     assert await _on(lab, "up0")
     assert await _bridge(lab) is None
 
@@ -341,8 +341,8 @@ async def test_after_a_reboot_what_was_not_confirmed_is_not_tried_again(lab: Lab
     assert record.boot == boot_id()
     await lab.plane.remove_network("lan")
     write(lab.folder / "state" / f"{record.bridge}.json", replace(record, boot="another"))
-    later = lab.data_plane()
-    await later.adopt([_only_way_in()], [])
+    await lab.restart()
+    await lab.plane.adopt([_only_way_in()], [])
     assert await _on(lab, "up0")
     with pytest.raises(Refused, match="was put back"):
-        await later.ensure_network(_only_way_in())
+        await lab.plane.ensure_network(_only_way_in())

@@ -81,7 +81,7 @@ class OvsLab(Lab):
             firewalled=self.firewalled,
         )  # fmt: skip
         plane.ovs = self.ovs
-        self._stack.push_async_callback(plane.aclose)
+        self._stack.push_async_callback(self._close, plane)
         return plane
 
 

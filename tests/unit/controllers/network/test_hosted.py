@@ -272,3 +272,12 @@ async def test_a_network_of_a_daemon_that_may_have_none_can_be_deleted(daemon: D
 def _close(descriptors: tuple[int, ...]) -> None:
     for one in descriptors:
         os.close(one)
+
+
+async def test_rules_that_were_put_back_are_told_on_the_networks_that_have_some(daemon: Daemon) -> None:
+    await daemon.create("inner", **NAT)
+    await daemon.create("offloaded", provider="bridge", bridge={"uplinks": ["p0"]}, dataPlane="SmartNIC")
+    daemon.plane.put_back("nft (process 7)")
+    await daemon.quiet()
+    events = [one.json() for one in (await daemon.store.list(EVENT)).items]
+    assert [one["involvedObject"]["name"] for one in events if one["reason"] == "RulesPutBack"] == ["inner"]

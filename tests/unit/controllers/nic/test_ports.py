@@ -365,3 +365,14 @@ async def test_policies_on_the_nic_know_remote_ports_as_peers(nic: SmartNic) -> 
     # The policy selects all VMs of its namespace, and that one is not here.
     shown = (await nic.store.get(FIREWALL_POLICY, "default", "db")).json()["status"]
     assert (shown["selectedVMs"], shown["ports"]) == (1, 1)
+
+
+async def test_rules_that_were_put_back_are_told_on_the_networks(nic: SmartNic) -> None:
+    await nic.make_network()
+    await nic.make_network("other", provider="user")
+    nic.plane.put_back("nft (process 7)")
+    await nic.quiet()
+    events = [one.json() for one in (await nic.store.list(EVENT)).items]
+    told = [(one["involvedObject"]["name"], one["message"]) for one in events if one["reason"] == "RulesPutBack"]
+    message = "nft (process 7) changed rules of the networks' ports or of nat in the kernel; they were put back"
+    assert told == [("lan", message)]
