@@ -143,7 +143,8 @@ class NicConfig:
     ``descriptors`` are open files that these options name by their numbers: QEMU gets them under the same numbers, and
     whoever opened them closes them when ``launch`` is over. ``queues`` are pairs. ``function``: the PCI address of the
     host's function that is the NIC, in place of a virtual one; ``netdev`` is empty then. ``group``: one that QEMU must
-    be in to come to what ``netdev`` names, where it has an account of its own.
+    be in to come to what ``netdev`` names, where it has an account of its own. ``mtu``: in bytes, what the guest is
+    told of its network (virtio specification, VIRTIO_NET_F_MTU); ``None``: nothing.
     """
 
     name: str
@@ -154,6 +155,7 @@ class NicConfig:
     queues: int = 1
     function: str | None = None
     group: int | None = None
+    mtu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ def nic_options(nic: NicConfig, device: Device, place: Mapping[str, object], *, 
         # No boot ROM: it is x86 code, or slow; UEFI has its own driver.
         "romfile": "",
         **_queues(nic),
+        **({"host_mtu": nic.mtu} if nic.mtu is not None else {}),
         **(_BEHIND_IOMMU if iommu else {}),
         **place,
     }

@@ -137,6 +137,13 @@ def test_queues_have_an_interrupt_each() -> None:
     assert "vectors" not in one
 
 
+def test_a_guest_is_told_its_mtu() -> None:
+    nic = NicConfig("a", "52:54:00:12:34:57", {"type": "tap", "fds": "30"}, descriptors=(30,), mtu=9000)
+    told = build(replace(machine(), nics=(nic,))).argv
+    assert json.loads(next(word for word in told if "virtio-net-pci" in word))["host_mtu"] == 9000
+    assert not any("host_mtu" in word for word in build(machine()).argv)
+
+
 def test_the_newest_machine_type_is_pinned() -> None:
     assert build(machine()).machine_type == "virt-7.2"
     assert build(machine(), version="10.0").machine_type == "virt-10.0"

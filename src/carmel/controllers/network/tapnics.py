@@ -95,7 +95,7 @@ class TapNics:
         handles = await _attach(plane, network, plan, queues)
         self._changed(key)
         return NicPlan(
-            tap_nic(nic.name, plan.mac, handles),
+            tap_nic(nic.name, plan.mac, handles, network_plan(network).mtu),
             NetworkInterfaceStatus(
                 name=nic.name,
                 network_name=network.metadata.name,

@@ -197,7 +197,7 @@ class FunctionNics:
         alias = f"carmel {claim.key} by {claim.function.id} of {claim.function.smart_nic}"
         mtu = wanted.network.spec.mtu or DEFAULT_MTU
         handles = await self._taps.join(_tap_of(claim), index, alias, queues_of(vm, wanted.nic), mtu)
-        return tap_nic(wanted.nic.name, mac, handles)
+        return tap_nic(wanted.nic.name, mac, handles, mtu)
 
     def _wish(self, vm: VmOfNics, wanted: WantedNic, key: Key) -> Wish:
         return Wish(

@@ -17,9 +17,11 @@ def queues_of(vm: VmOfNics, nic: NetworkInterface) -> int:
     return nic.queues or max(1, min(vm.spec.cpu.count, _MOST_QUEUES))
 
 
-def tap_nic(name: str, mac: str, handles: PortHandles) -> NicConfig:
-    """The descriptors are the caller's to close."""
-    return NicConfig(name, mac, _netdev(handles), descriptors=(*handles.taps, *handles.vhost), queues=len(handles.taps))
+def tap_nic(name: str, mac: str, handles: PortHandles, mtu: int) -> NicConfig:
+    """The descriptors are the caller's to close. ``mtu``, in bytes, is told to the guest whatever it is: a VM that was
+    suspended is resumed by a NIC that can tell, or not at all."""
+    descriptors = (*handles.taps, *handles.vhost)
+    return NicConfig(name, mac, _netdev(handles), descriptors=descriptors, queues=len(handles.taps), mtu=mtu)
 
 
 def _netdev(handles: PortHandles) -> Mapping[str, object]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from carmel.storage.build.context import KernelBundle, Workshop
 from carmel.storage.build.cpio import Entry, archive
 from carmel.storage.build.files import in_thread
-from carmel.storage.build.initramfs import base_entries, module_entries, only, unpack
+from carmel.storage.build.initramfs import base_entries, modprobe_entries, module_entries, only, unpack
 from carmel.storage.build.libraries import library_entries
 from carmel.storage.build.modules import Module, ModuleTree
 from carmel.storage.build.recipe import Recipe
@@ -30,6 +30,8 @@ from carmel.storage.build.recipe import Recipe
 # kernels have no pvpanic driver that could tell it otherwise.
 COMMAND_LINE = "console=ttyAMA0"
 _REQUIRED_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "evdev")
+_ON_DEMAND_MODULES = ("8021q",)
+"""The kernel asks for it when somebody makes a link of its kind: of a NIC that is a trunk."""
 _OPTIONAL_MODULES = ("nvme", "virtio_scsi", "sd_mod", "gpio_keys", "virtio_balloon")
 _KEPT_PACKAGES = (
     r"busybox-static|linux-image-.*|qemu-guest-agent|"
@@ -64,7 +66,7 @@ def micro_recipe(
         return await _make(workshop, modules, files)
 
     def inputs() -> bytes:
-        return repr((COMMAND_LINE, tuple(modules))).encode() + archive([*_scripts(), *files])
+        return repr((COMMAND_LINE, _ON_DEMAND_MODULES, tuple(modules))).encode() + archive([*_scripts(), *files])
 
     return Recipe(
         name=name,
@@ -87,9 +89,10 @@ async def _make(workshop: Workshop, modules: Sequence[str], files: Sequence[Entr
     kernel = only(root.glob("boot/vmlinuz-*"), "kernel")
     tree = ModuleTree(only(root.glob("**/lib/modules/*"), "directory of kernel modules"), context.runner)
     loaded = await tree.load_order([*_REQUIRED_MODULES, *modules], optional=_OPTIONAL_MODULES)
+    more = modprobe_entries(tree.version, await tree.load_order(_ON_DEMAND_MODULES), tree.builtin)
     context.progress(85, "writing the initramfs")
     initrd = workshop.directory / "initrd"
-    await in_thread(_write_initramfs, initrd, root, loaded, files)
+    await in_thread(_write_initramfs, initrd, root, loaded, [*more, *files])
     return KernelBundle(kernel.rename(workshop.directory / "kernel"), initrd, COMMAND_LINE)
 
 

@@ -73,7 +73,7 @@ async def test_a_vm_is_plugged_in_by_its_start(host: Host) -> None:
     one = await port(host)
     interface = interface_of(one)
     [nic] = host.machine.config.nics
-    assert (nic.netdev["type"], nic.queues, nic.mac) == ("tap", 2, one.spec.mac)
+    assert (nic.netdev["type"], nic.queues, nic.mac, nic.mtu) == ("tap", 2, one.spec.mac, 1500)
     assert nic.netdev["fds"] == ":".join(map(str, nic.descriptors))
     assert len(nic.descriptors) == 2
     [planned] = plane(host).ports.values()
@@ -86,6 +86,15 @@ async def test_a_vm_is_plugged_in_by_its_start(host: Host) -> None:
     assert running.status.addresses == [address]
     assert one.metadata.labels == running.metadata.labels == {"carmel.dev/host": "host"}
     assert [owner.uid for owner in one.metadata.owner_references or []] == [running.metadata.uid]
+
+
+async def test_a_guest_is_told_the_mtu_of_its_network(host: Host) -> None:
+    """Nothing else does on a network without DHCP of ours: what is larger would vanish without a word."""
+    spec = {"provider": "bridge", "bridge": {"uplinks": ["eth1"], "vlan": 8}, "mtu": 1400}
+    await host.store.create(NETWORK, {"metadata": {"name": "small"}, "spec": spec})
+    await host.create(networks=[{"name": "eth0", "networkRef": {"name": "small"}}])
+    await host.until(reason("Running"))
+    assert [nic.mtu for nic in host.machine.config.nics] == [1400]
 
 
 async def test_the_port_is_there_before_and_after_the_run(host: Host) -> None:
