@@ -48,9 +48,13 @@ def learned(items: Sequence[Mapping[str, Any]] | None) -> dict[str, set[Address]
     for item in items or ():
         name, dash, family = item.get("set", {}).get("name", "").rpartition("-")
         if dash and family in _SIZES:
-            elements = item["set"].get("elem", [])
-            found.setdefault(name, set()).update(ipaddress.ip_address(one["elem"]["val"]) for one in elements)
+            found.setdefault(name, set()).update(map(_address, item["set"].get("elem", [])))
     return found
+
+
+def _address(element: str | Mapping[str, Any]) -> Address:
+    """nft writes the bare value of one that has nothing else to say: no time left, until the kernel collects it."""
+    return ipaddress.ip_address(element if isinstance(element, str) else element["elem"]["val"])
 
 
 def _name(interface: str, family: str) -> str:

@@ -78,12 +78,13 @@ def test_what_was_learned_is_read() -> None:
     items: list[dict[str, Any]] = [
         {"set": {"name": f"{_TWO.interface}-4", "elem": elements}},
         {"set": {"name": f"{_TWO.interface}-6", "elem": [{"elem": {"val": "fd00::7"}}]}},
-        {"set": {"name": f"{_ONE.interface}-4"}},
+        {"set": {"name": f"{_ONE.interface}-4", "elem": ["10.0.0.8"]}},
+        {"set": {"name": f"{_ONE.interface}-6"}},
         {"metainfo": {}},
     ]
     assert learned(items) == {
         _TWO.interface: {IPv6Address("fd00::7")} | {IPv4Address("10.0.0.7")},
-        _ONE.interface: set(),
+        _ONE.interface: {IPv4Address("10.0.0.8")},
     }
     assert learned(None) == {}
 
