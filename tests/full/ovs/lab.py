@@ -10,16 +10,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from carmel.network.dataplane import PortPlan, Rate
-from carmel.network.firewall import PortBinding
 from carmel.network.ovs.firewall import OvsFirewall
 from carmel.network.ovs.health import Lookups, is_deaf, read_lookups
 from carmel.network.ovs.layout import meters
 from carmel.network.ovs.pipeline import Plugged, pipeline
 from carmel.network.ovs.rows import SWITCH
 from carmel.network.ovs.switch import Switch
+from tests.contract.connections import addresses_of
 from tests.full.ovs.image import SCHEMA, ovs_bundle
 from tests.system.build.guest import booted
-from tests.system.network.firewall.lab import GuestRunner, _addresses
+from tests.system.network.firewall.lab import GuestRunner
 from tests.system.network.firewall.lab import Lab as FirewallLab
 
 _READY = r"carmel micro: ready nonce="
@@ -47,10 +47,8 @@ class Lab(FirewallLab):
     """As the firewall's lab, whose bridge is Open vSwitch's."""
 
     def __init__(self, runner: GuestRunner) -> None:
-        self.runner = runner
         self.switch = _GuestSwitch(runner, Path("/run/openvswitch"))
-        self.firewall = OvsFirewall(self.switch)  # type: ignore[assignment]
-        self.bindings: list[PortBinding] = []
+        super().__init__(runner, OvsFirewall(self.switch))
         self.plans: list[PortPlan] = []
 
     async def start(self) -> None:
@@ -71,7 +69,7 @@ class Lab(FirewallLab):
             while [ -e /proc/$pid ]; do sleep 0.05; done""")
 
     async def plug(self, name: str, *, known: bool = True, ingress: Rate | None = None) -> None:
-        four, six = _addresses(name)
+        four, six = addresses_of(name)
         await self.sh(f"""set -e
             /opt/ip netns add {name}
             /opt/ip link add cmp{name} type veth peer name eth0 netns {name}

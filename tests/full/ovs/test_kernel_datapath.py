@@ -8,23 +8,8 @@ import pytest
 import pytest_asyncio
 
 from carmel.network.dataplane import Rate
-from carmel.resources.firewallpolicy import Direction
-from tests.full.firewall.test_stateful import (
-    ON_B,
-    ONLY_A,
-    policy,
-    rule,
-    test_a_change_ends_what_it_forbids_and_nothing_else,
-    test_a_connection_lives_on_when_its_server_speaks_first_after_a_change,
-    test_a_port_is_closed_until_it_is_known,
-)
+from tests.contract.connections import ConnectionsContract
 from tests.full.ovs.lab import Lab, lab
-
-__all__ = [
-    "test_a_change_ends_what_it_forbids_and_nothing_else",
-    "test_a_connection_lives_on_when_its_server_speaks_first_after_a_change",
-    "test_a_port_is_closed_until_it_is_known",
-]
 
 # One guest for all: it is emulated, and takes a while to boot.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
@@ -48,35 +33,8 @@ async def here(started: Lab) -> AsyncIterator[Lab]:
     await started.unplug_all()
 
 
-async def test_what_a_policy_lets_through_and_counts(here: Lab) -> None:
-    for name in "abc":
-        await here.plug(name)
-    await here.serve("b", 80)
-    await here.serve("b", 81)
-    await here.load()
-    assert await here.connects("c", "10.0.0.2", 81)
-    web = policy(
-        {
-            "vmSelector": ON_B,
-            "ingress": [
-                {"peers": [ONLY_A], "ports": [{"port": 80}]},
-                {"name": "no-ping", "action": "Deny", "peers": [{"ipBlock": {"cidr": "10.0.0.3/32"}}]},
-                {"peers": [{"ipBlock": {"cidr": "10.0.0.0/24"}}], "ports": [{"protocol": "ICMP"}]},
-            ],
-        }
-    )
-    await here.load(web=web)
-    assert await here.connects("a", "10.0.0.2", 80)
-    assert await here.connects("a", "fd00::2", 80)
-    assert not await here.connects("a", "10.0.0.2", 81)
-    assert not await here.connects("c", "10.0.0.2", 80)
-    assert await here.pings("a", "10.0.0.2")
-    assert not await here.pings("c", "10.0.0.2")
-    assert await here.pings("b", "10.0.0.3")
-    counted = await here.firewall.counters()
-    assert counted[rule("web", Direction.INGRESS, 0)].packets == 2
-    assert counted[rule("web", Direction.INGRESS, 2)].packets == 1
-    assert counted[rule("web", Direction.INGRESS, 1, "no-ping")].packets >= 2
+class TestConnections(ConnectionsContract):
+    """By Open vSwitch's flows."""
 
 
 async def test_what_is_spoofed_does_not_leave(here: Lab) -> None:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import ipaddress
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from carmel.network.firewall import NftFirewall, PolicyRef, PortBinding, PortKey, assemble, compile_policy
+from carmel.network.firewall import FirewallDataPlane, NftFirewall
 from carmel.network.firewall.nft_tables import NftTables
-from carmel.resources.firewallpolicy import FirewallPolicySpec
 from carmel.run import Command, ProgramFailed, Result
 from carmel.storage.build.payload import DEBIAN_PYTHON
+from tests.contract.connections import Site, addresses_of
 from tests.system.build.guest import Guest, booted
 from tests.system.network.firewall.image import firewall_bundle
 
 _READY = r"carmel micro: ready nonce="
-NAMESPACE = "default"
 
 
 class GuestRunner:
@@ -81,20 +79,18 @@ class GuestTables(NftTables):
         return (await self._runner.run(Command([python, "-ISEc", _EXCHANGE], stdin=sent))).stdout
 
 
-class Lab:
-    """Ports are named by a letter: ``a`` has the address 10.0.0.1 and fd00::1, ``b`` 10.0.0.2 and fd00::2."""
+class Lab(Site):
+    """In the guest; its switch is a Linux bridge."""
 
-    def __init__(self, runner: GuestRunner) -> None:
+    def __init__(self, runner: GuestRunner, firewall: FirewallDataPlane) -> None:
+        super().__init__(firewall)
         self.runner = runner
-        self.firewall = NftFirewall(GuestTables(runner))
-        self.bindings: list[PortBinding] = []
 
     async def sh(self, script: str, *, check: bool = True) -> Result:
         return await self.runner.run(Command(["sh", "-c", script]), check=check)
 
     async def plug(self, name: str, *, known: bool = True) -> None:
-        """Make the VM ``name`` and plug it into the bridge; ``known``: to the firewall too, from its next load on."""
-        four, six = _addresses(name)
+        four, six = addresses_of(name)
         await self.sh(f"""set -e
             [ -e /sys/class/net/br0 ] || {{ /opt/ip link add br0 type bridge; /opt/ip link set br0 up; }}
             /opt/ip netns add {name}
@@ -108,10 +104,6 @@ class Lab:
         if known:
             self.know(name)
 
-    def know(self, name: str) -> None:
-        addresses = tuple(ipaddress.ip_address(one) for one in _addresses(name))
-        self.bindings.append(PortBinding(PortKey(NAMESPACE, name), name, {"vm": name}, addresses, f"cmp{name}"))
-
     async def unplug_all(self) -> None:
         """As it was at first."""
         await self.sh("""killall nc 2>/dev/null
@@ -122,32 +114,6 @@ class Lab:
         self.bindings.clear()
         await self.firewall.remove()
 
-    async def load(self, **policies: FirewallPolicySpec) -> None:
-        compiled = [compile_policy(PolicyRef(NAMESPACE, name), spec) for name, spec in policies.items()]
-        await self.firewall.load(assemble(compiled, self.bindings, {NAMESPACE: {}}))
-
-    async def serve(self, name: str, port: int) -> None:
-        """An echo server."""
-        await self.sh(f"/opt/ip netns exec {name} nc -ll -p {port} -e /bin/cat >/dev/null 2>&1 </dev/null &")
-        await self.listening(name, port)
-
-    async def listening(self, name: str, port: int) -> None:
-        seen = f"/opt/ip netns exec {name} netstat -ltn | grep -q ':{port} '"
-        await self.sh(f"for i in $(seq 100); do {seen} && exit 0; sleep 0.05; done; exit 1")
-
-    async def connects(self, name: str, address: str, port: int) -> bool:
-        script = f"echo hello | timeout 3 /opt/ip netns exec {name} nc -w 2 {address} {port} | grep -q hello"
-        return (await self.sh(script, check=False)).status == 0
-
-    async def pings(self, name: str, address: str) -> bool:
-        script = f"/opt/ip netns exec {name} ping -c 1 -W 1 {address}"
-        return (await self.sh(script, check=False)).status == 0
-
-
-def _addresses(name: str) -> tuple[str, str]:
-    number = ord(name) - ord("a") + 1
-    return f"10.0.0.{number}", f"fd00::{number}"
-
 
 @contextlib.asynccontextmanager
 async def lab() -> AsyncIterator[Lab]:
@@ -156,8 +122,9 @@ async def lab() -> AsyncIterator[Lab]:
         words: list[str | Path] = ["-kernel", bundle.kernel, "-initrd", bundle.initrd, "-append", bundle.command_line]
         async with booted(Path(folder), words) as guest:
             await guest.expect(_READY, 90)
-            here = Lab(GuestRunner(guest))
+            runner = GuestRunner(guest)
+            firewall = NftFirewall(GuestTables(runner))
             try:
-                yield here
+                yield Lab(runner, firewall)
             finally:
-                here.firewall.close()
+                firewall.close()
