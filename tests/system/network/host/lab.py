@@ -9,12 +9,14 @@ import os
 import secrets
 import signal
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from carmel.network.dataplane import NatPlan, NetworkPlan, PortHandles, PortPlan
+import pytest
+
+from carmel.network.dataplane import NatPlan, NetworkPlan, PortHandles, PortPlan, UplinkPlan
 from carmel.network.host.hostdataplane import HostDataPlane
 from carmel.network.host.netlink import Netlink
 from carmel.network.host.pool import choose_address
@@ -87,6 +89,13 @@ class Lab:
         self._stack.push_async_callback(_end_all, space)
         await space.ip("link set lo up")
         return space
+
+    async def needs(self, feature: str, link: str) -> None:
+        """Skip the test if the kernel cannot make such a ``link``."""
+        result = await self.host.run("ip", "link", "add", "name", "probe", *link.split(), check=False)
+        if result.status != 0:
+            pytest.skip(f"this kernel has no {feature}: {result.last_words.splitlines()[0]}")
+        await self.host.ip("link delete probe")
 
     async def interfaces(self) -> set[str]:
         lines = (await self.host.run("ip", "-o", "link")).text.splitlines()
@@ -238,6 +247,13 @@ class Tap:
         raise AssertionError
 
 
+async def soon(check: Callable[[], Awaitable[bool]], seconds: float = 20) -> bool:
+    async with asyncio.timeout(seconds):
+        while not await check():  # noqa: ASYNC110 - it waits for another process, and for the kernel
+            await asyncio.sleep(0.1)
+    return True
+
+
 # -- plans --------------------------------------------------------------------------------------------------------
 SUBNET = IPv4Network("10.77.0.0/24")
 
@@ -250,6 +266,14 @@ def port(vm: str, network: NetworkPlan, **values: object) -> PortPlan:
     mac = mac_address(vm, "eth0")
     given = {} if network.nat is None else {"addresses": (choose_address(network.nat.subnet, mac, ()),)}
     return PortPlan(vm, "eth0", network.name, mac, **{**given, **values})  # type: ignore[arg-type]
+
+
+def bridged(name: str, *members: str, vlan: int | None = None, mtu: int = 1500, **values: object) -> NetworkPlan:
+    return NetworkPlan(name, uplink=UplinkPlan(members or ("up0",), vlan=vlan, **values), mtu=mtu)  # type: ignore[arg-type]
+
+
+def nic(vm: str, network: NetworkPlan, address: str, **values: object) -> PortPlan:
+    return port(vm, network, addresses=(IPv4Address(address),), **values)
 
 
 # -- frames -------------------------------------------------------------------------------------------------------

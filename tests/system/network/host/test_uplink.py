@@ -9,136 +9,36 @@ import asyncio
 import itertools
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from carmel.errors import Refused
-from carmel.network.dataplane import BondMode, NetworkPlan, PortPlan, TakeoverStage, UplinkPlan
+from carmel.network.dataplane import NetworkPlan, TakeoverStage
 from carmel.network.host.takeover import boot_id, now, read, write
-from tests.system.network.host.lab import Lab, Tap, ethernet, port, udp
+from tests.contract.uplinks import UplinkContract
+from tests.system.network.host.lab import Lab, bridged, nic, soon
 
 _HERE, _THERE, _FAR = "192.0.2.1", "192.0.2.2", "198.51.100.9"
 
 
 @pytest.fixture(autouse=True)
 async def _kernel(lab: Lab) -> None:
-    needs = {
-        "VLAN filtering": "name probe type bridge vlan_filtering 1",
-        "bonding": "name probe type bond",
-        "802.1Q": "link up0 name probe type vlan id 9",
-    }
-    for feature, words in needs.items():
-        result = await lab.host.run("ip", "link", "add", *words.split(), check=False)
-        if result.status != 0:
-            pytest.skip(f"this kernel has no {feature}: {result.last_words.splitlines()[0]}")
-        await lab.host.ip("link delete probe")
+    await lab.needs("VLAN filtering", "type bridge vlan_filtering 1")
+    await lab.needs("bonding", "type bond")
+    await lab.needs("802.1Q", "link up0 type vlan id 9")
 
 
-def bridged(name: str, *members: str, vlan: int | None = None, mtu: int = 1500, **values: object) -> NetworkPlan:
-    return NetworkPlan(name, uplink=UplinkPlan(members or ("up0",), vlan=vlan, **values), mtu=mtu)  # type: ignore[arg-type]
+class TestUplinks(UplinkContract):
+    """By a bridge of the kernel's."""
 
 
-def nic(vm: str, network: NetworkPlan, address: str, **values: object) -> PortPlan:
-    return port(vm, network, addresses=(IPv4Address(address),), **values)
-
-
-def _hello(tap: Tap, text: bytes, vlan: int | None = None) -> None:
-    tap.send(ethernet(tap.port.mac, udp(str(tap.port.addresses[0]), text), vlan=vlan))
-
-
-async def test_access_and_trunk_ports_see_their_vlans_only(lab: Lab) -> None:
-    await lab.outside.ip("link add link out0 name out0.10 type vlan id 10")
-    await lab.outside.ip("link add link out0 name out0.20 type vlan id 20")
-    for name, address in (("out0", "10.1.0.2"), ("out0.10", "10.10.0.2"), ("out0.20", "10.20.0.2")):
-        await lab.outside.ip(f"addr add {address}/24 dev {name}")
-        await lab.outside.ip(f"link set {name} up")
-    plain, ten = bridged("plain"), bridged("ten", vlan=10)
-    await lab.plane.ensure_network(plain)
-    await lab.plane.ensure_network(ten)
-    bridges = [name for name in await lab.interfaces() if name.startswith("cmb")]
-    assert len(bridges) == 1
-    untagged = await lab.boot(nic("untagged", plain, "10.1.0.5"))
-    access = await lab.boot(nic("access", ten, "10.10.0.5"))
-    other = await lab.boot(nic("other", plain, "10.20.0.5", vlan=20))
-    for vm in (untagged, access, other):
-        await vm.space.ip(f"addr add {vm.port.addresses[0]}/24 dev eth0")
-    assert await untagged.reaches("10.1.0.2")
-    assert await access.reaches("10.10.0.2")
-    assert await other.reaches("10.20.0.2")
-    # Tagged by the guest itself: the VLAN is not its own.
-    await access.space.ip("link add link eth0 name eth0.20 type vlan id 20")
-    await access.space.ip("addr flush dev eth0")
-    await access.space.ip("addr add 10.10.0.5/24 dev eth0.20")
-    await access.space.ip("link set eth0.20 up")
-    assert not await access.reaches("10.10.0.2")
-    # As a trunk it may, and no longer when the VLAN is taken away.
-    trunk = replace(untagged.port, trunk=(20,), addresses=(IPv4Address("10.1.0.5"), IPv4Address("10.20.0.6")))
-    await lab.plane.update(trunk)
-    await untagged.space.ip("link add link eth0 name eth0.20 type vlan id 20")
-    await untagged.space.ip("addr add 10.20.0.6/24 dev eth0.20")
-    await untagged.space.ip("link set eth0.20 up")
-    assert await untagged.reaches("10.20.0.2")
-    assert await untagged.reaches("10.1.0.2")
-    await lab.plane.update(replace(trunk, trunk=()))
-    assert not await untagged.reaches("10.20.0.2")
-
-
-async def test_a_spoofed_vlan_never_leaves(lab: Lab) -> None:
-    ten, twenty = bridged("ten", vlan=10), bridged("twenty", vlan=20)
-    await lab.plane.ensure_network(ten)
-    await lab.plane.ensure_network(twenty)
-    sender = await lab.plug(nic("sender", ten, "10.0.0.1", source_guard=False))
-    friend, stranger = (
-        await lab.plug(nic("friend", ten, "10.0.0.2")),
-        await lab.plug(nic("stranger", twenty, "10.0.0.3")),
-    )
-    second = await lab.plug(nic("second", twenty, "10.0.0.4"))
-    _hello(sender, b"hopping", vlan=20)
-    _hello(sender, b"untagged")
-    await friend.until(b"untagged")
-    _hello(second, b"the stranger's own")
-    assert not any(b"hopping" in frame or b"untagged" in frame for frame in await stranger.until(b"stranger's own"))
-
-
-async def test_a_bond_carries_on_by_its_other_member(lab: Lab) -> None:
-    await lab.host.ip(f"link add up1 type veth peer name out1 netns {lab.outside.name}")
-    await lab.outside.ip("link add both type bridge")
-    for name in ("out0", "out1"):
-        await lab.outside.ip(f"link set {name} master both up")
-    await lab.outside.ip("addr add 10.1.0.2/24 dev both")
-    await lab.outside.ip("link set both up")
-    network = bridged("bonded", "up0", "up1", bond=BondMode.ACTIVE_BACKUP)
-    await lab.plane.ensure_network(network)
-    vm = await lab.boot(nic("one", network, "10.1.0.5"))
-    await vm.space.ip("addr add 10.1.0.5/24 dev eth0")
-    assert await vm.reaches("10.1.0.2")
-    for down, up in (("out0", "out1"), ("out1", "out0")):
-        await lab.outside.ip(f"link set {up} up")
-        await lab.outside.ip(f"link set {down} down")
-        assert await _soon(lambda: vm.reaches("10.1.0.2"))
-    await lab.plane.detach(vm.port.interface)
-    await lab.plane.remove_network("bonded")
-    assert await lab.interfaces() - {"bond0"} == {"lo", "up0", "up1"}
-
-
-async def test_jumbo_frames_pass_where_the_mtu_says_so(lab: Lab) -> None:
-    await lab.outside.ip("addr add 10.1.0.2/24 dev out0")
-    await lab.outside.ip("link set out0 mtu 9000")
-    network = bridged("wide", mtu=9000)
-    await lab.plane.ensure_network(network)
-    vm = await lab.boot(nic("one", network, "10.1.0.5"))
-    await vm.space.ip("link set eth0 mtu 9000")
-    await vm.space.ip("addr add 10.1.0.5/24 dev eth0")
-    assert await vm.reaches("10.1.0.2")
-    large = await vm.space.run("busybox", "ping", "-c", "1", "-W", "1", "-s", "8900", "10.1.0.2", check=False)
-    assert large.status == 0
-    with pytest.raises(Refused, match="an MTU of 20000 is not offered"):
-        await lab.plane.ensure_network(bridged("too-wide", mtu=20_000))
+async def test_networks_on_one_uplink_share_a_bridge(lab: Lab) -> None:
+    await lab.plane.ensure_network(bridged("plain"))
+    await lab.plane.ensure_network(bridged("ten", vlan=10))
+    assert len([name for name in await lab.interfaces() if name.startswith("cmb")]) == 1
 
 
 async def test_a_pass_over_an_uplink_that_is_settled_changes_nothing(lab: Lab) -> None:
@@ -191,13 +91,6 @@ async def _is_reached(lab: Lab) -> bool:
     return (near.status, far.status) == (0, 0)
 
 
-async def _soon(check: Callable[[], Awaitable[bool]], seconds: float = 20) -> bool:
-    async with asyncio.timeout(seconds):
-        while not await check():  # noqa: ASYNC110 - it waits for another process, and for the kernel
-            await asyncio.sleep(0.1)
-    return True
-
-
 async def _on(lab: Lab, interface: str) -> bool:
     return _HERE in (await lab.host.run("ip", "-o", "addr", "show", interface)).text
 
@@ -240,7 +133,7 @@ async def test_what_is_confirmed_stays_and_is_given_back_with_the_network(lab: L
     assert await _routes(lab) == sorted(line.replace("up0", bridge) for line in routes)
     assert await _on(lab, bridge)
     assert not await _on(lab, "up0")
-    assert await _soon(lambda: _is_reached(lab))
+    assert await soon(lambda: _is_reached(lab))
     taken = await lab.plane.takeover(_only_way_in())
     assert taken is not None
     assert (taken.stage, taken.deadline - taken.started_at) == (TakeoverStage.WAITING, timedelta(seconds=60))
@@ -252,7 +145,7 @@ async def test_what_is_confirmed_stays_and_is_given_back_with_the_network(lab: L
     assert await _bridge(lab) is None
     assert await _on(lab, "up0")
     assert await _routes(lab) == routes
-    assert await _soon(lambda: _is_reached(lab))
+    assert await soon(lambda: _is_reached(lab))
 
 
 async def test_what_nobody_confirms_comes_back_by_itself(lab: Lab) -> None:
@@ -263,8 +156,8 @@ async def test_what_nobody_confirms_comes_back_by_itself(lab: Lab) -> None:
     async def back() -> bool:
         return await _on(lab, "up0")
 
-    assert await _soon(back)
-    assert await _soon(lambda: _is_reached(lab))
+    assert await soon(back)
+    assert await soon(lambda: _is_reached(lab))
     assert await _routes(lab) == routes
     assert await _bridge(lab) is None
     with pytest.raises(Refused, match="the uplink up0 was put back") as refused:
@@ -314,8 +207,8 @@ async def test_a_daemon_that_is_killed_leaves_nobody_cut_off(lab: Lab) -> None:
     async def back() -> bool:
         return await _on(lab, "up0")
 
-    assert await _soon(back)
-    assert await _soon(lambda: _is_reached(lab))
+    assert await soon(back)
+    assert await soon(lambda: _is_reached(lab))
 
 
 async def test_the_next_daemon_does_it_if_the_watching_process_was_killed_too(lab: Lab) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.system.network.host import test_guard, test_nat, test_ports, test_representors, test_uplink
+from tests.system.network.host import test_guard, test_nat, test_ports, test_representors
 
 test_ports_of_one_name_and_mac_are_refused = test_guard.test_ports_of_one_name_and_mac_are_refused
 test_spoofed_frames_never_leave_and_are_counted = test_guard.test_spoofed_frames_never_leave_and_are_counted
@@ -13,7 +13,6 @@ test_dhcp_gives_each_vm_its_address = test_nat.test_dhcp_gives_each_vm_its_addre
 test_outwards_vms_are_the_host = test_nat.test_outwards_vms_are_the_host_and_inwards_only_answers_come
 test_networks_of_nat_do_not_reach_one_another = test_nat.test_networks_of_nat_do_not_reach_one_another
 test_what_overlaps_is_refused_and_nothing_is_made = test_nat.test_what_overlaps_is_refused_and_nothing_is_made
-test_jumbo_frames_pass_where_the_mtu_says_so = test_uplink.test_jumbo_frames_pass_where_the_mtu_says_so
 
 guests = test_representors.guests
 test_functions_reach_one_another = test_representors.test_functions_reach_one_another_through_the_bridge_alone

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from carmel.errors import Refused
-from carmel.network.dataplane import BondMode, NetworkPlan, PortPlan, UplinkPlan
-from tests.system.network.host.lab import BROADCAST, Tap, ethernet, udp
-from tests.system.network.host.test_uplink import _soon, bridged, nic
+from carmel.network.dataplane import NetworkPlan, PortPlan, UplinkPlan
+from tests.contract.uplinks import UplinkContract
+from tests.system.network.host.lab import BROADCAST, Tap, bridged, ethernet, nic, udp
 from tests.system.network.ovs.conftest import OvsLab
 from tests.system.network.ovs.outside import Outside, outside
 
@@ -163,25 +163,8 @@ async def test_uplinks_are_apart_though_their_vlans_are_the_same(lab: OvsLab, fa
         assert not any(b"answer" in frame or b"to all" in frame for frame in await one.until(b"mine"))
 
 
-async def test_a_bond_carries_on_by_its_other_member(lab: OvsLab) -> None:
-    await lab.host.ip(f"link add up1 type veth peer name out1 netns {lab.outside.name}")
-    await lab.outside.ip("link add both type bridge")
-    for name in ("out0", "out1"):
-        await lab.outside.ip(f"link set {name} master both up")
-    await lab.outside.ip("addr add 10.1.0.2/24 dev both")
-    await lab.outside.ip("link set both up")
-    network = bridged("bonded", "up0", "up1", bond=BondMode.ACTIVE_BACKUP)
-    await lab.plane.ensure_network(network)
-    vm = await lab.boot(nic("one", network, "10.1.0.5"))
-    await vm.space.ip("addr add 10.1.0.5/24 dev eth0")
-    assert await vm.reaches("10.1.0.2")
-    for down, up in (("out0", "out1"), ("out1", "out0")):
-        await lab.outside.ip(f"link set {up} up")
-        await lab.outside.ip(f"link set {down} down")
-        assert await _soon(lambda: vm.reaches("10.1.0.2"))
-    await lab.plane.detach(vm.port.interface)
-    await lab.plane.remove_network("bonded")
-    assert await lab.interfaces() == {"lo", "up0", "up1"}
+class TestUplinks(UplinkContract):
+    """By Open vSwitch."""
 
 
 @pytest.mark.parametrize(
