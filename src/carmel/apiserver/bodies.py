@@ -13,6 +13,7 @@ import orjson
 from carmel.apiserver import kubernetes_protobuf
 from carmel.errors import BadRequest, UnsupportedMediaType
 from carmel.resources.base import JsonObject
+from carmel.resources.nesting import is_deeper
 
 MAX_DEPTH = 64
 JSON_TYPES = frozenset({"application/json", ""})
@@ -57,7 +58,8 @@ def parse_json(body: bytes) -> Any:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
-    _check_depth(parsed)
+    if is_deeper(parsed, MAX_DEPTH + 1):
+        raise _too_deep()
     return parsed
 
 
@@ -99,20 +101,6 @@ def _check_events(events: Any) -> None:
         depth -= name.endswith(("MappingEndEvent", "SequenceEndEvent"))
         if depth > MAX_DEPTH:
             raise _too_deep()
-
-
-def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            child
-            for one in level
-            if isinstance(one, dict | list)
-            for child in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return
-    raise _too_deep()
 
 
 def _too_deep() -> BadRequest:

@@ -6,9 +6,9 @@ For what every request needs (bindings, tokens): a change counts as soon as the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 
+from carmel.cancellation import end_tasks
 from carmel.errors import CarmelError, Expired
 from carmel.resources.kinds import Kind
 from carmel.resources.selectors import Selector
@@ -43,9 +43,7 @@ class Mirror:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
             self._task = None
 
     async def _run(self) -> None:

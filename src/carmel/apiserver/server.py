@@ -27,6 +27,7 @@ from uvicorn.server import ServerState
 from carmel.apiserver.app import App
 from carmel.apiserver.connections import Connection, Peers
 from carmel.apiserver.credentials import Credentials, write_private
+from carmel.cancellation import end_tasks
 from carmel.errors import CarmelError, Refused
 from carmel.paths import SOCKET_PATH_MAX_BYTES, Paths
 from carmel.resources.base import JsonObject
@@ -119,10 +120,7 @@ class Server:
     async def stop(self) -> None:
         """End streams with a clean last byte, let short requests finish, then close what is left."""
         self._app.shared.stopping.set()
-        if self._renewal is not None:
-            self._renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._renewal
+        await end_tasks(self._renewal)
         for listener in self._listeners:
             listener.close()
         for connection in list(self._state.connections):

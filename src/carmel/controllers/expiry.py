@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 
+from carmel.cancellation import end_tasks
 from carmel.controllers.runtime import ControllerSpec, Key, Runtime
 from carmel.controllers.runtime.clock import Timer
 from carmel.errors import CarmelError
@@ -48,10 +48,7 @@ class EventExpiry:
     async def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end_tasks(self._task)
 
     def _begin(self) -> None:
         self._task = asyncio.create_task(self._prune(), name="event expiry")

@@ -10,35 +10,30 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
+from carmel.cancellation import end_tasks
 from carmel.controllers.datastore import Datastores, OpenDatastore
 from carmel.controllers.image_source import Gathered, ImageSources
+from carmel.controllers.image_status import ImageStatuses
 from carmel.controllers.image_task import CANCELLED, ImageTasks, image_of, task_key
 from carmel.controllers.runtime import (
     Backoff,
     Controller,
     ControllerSpec,
-    EventKind,
     Key,
     Resources,
     Runtime,
     Watch,
-    condition,
-    error_message,
     key_of,
-    remove_condition,
-    set_conditions,
     sleep,
 )
 from carmel.controllers.runtime.backoff import Failures
 from carmel.controllers.runtime.controller import SHOWN_AFTER
 from carmel.errors import CarmelError, InsufficientStorage, InternalError, Refused
-from carmel.resources.base import JsonObject, StatusError
-from carmel.resources.catalog import ARCHITECTURE
+from carmel.resources.base import JsonObject
 from carmel.resources.datastore import DATASTORE
-from carmel.resources.image import IMAGE, Image, ImagePhase, ImageType
+from carmel.resources.image import IMAGE, Image, ImagePhase
 from carmel.resources.task import TASK
 from carmel.resources.volume import VOLUME, Volume
-from carmel.storage.images import StoredImage
 
 FINALIZER = "carmel.dev/image"
 PROGRESS_SECONDS = 2.0
@@ -71,6 +66,7 @@ class ImageController:
         self._resources: Resources[Image] = runtime.resources(IMAGE, Image, manager="image-controller")
         self._volumes = runtime.resources(VOLUME, Volume)
         self._tasks = ImageTasks(runtime)
+        self._statuses = ImageStatuses(runtime, self._resources, self._tasks)
         self._works: dict[str, _Work] = {}
         self._failures: Failures[str] = Failures(Backoff(), runtime.rng)
         self._not_before: dict[str, float] = {}
@@ -96,11 +92,7 @@ class ImageController:
         """End what goes on behind and begin nothing more; a later daemon takes it up again."""
         self._stopping = True
         works = list(self._works.values())
-        for work in works:
-            work.task.cancel()
-        for work in works:
-            with contextlib.suppress(asyncio.CancelledError):
-                await work.task
+        await end_tasks(*(work.task for work in works))
         self._works.clear()
 
     def look_again(self, key: Key) -> None:
@@ -120,7 +112,7 @@ class ImageController:
         if stored is not None and (uid not in self._works or self._works[uid].task.done()):
             self._works.pop(uid, None)
             self._forget(uid)
-            await self._show_ready(image, stored)
+            await self._statuses.show_ready(image, stored)
             return None
         if image.status.phase is ImagePhase.FAILED and uid not in self._works:
             return None
@@ -155,7 +147,7 @@ class ImageController:
             gathered = Gathered(datastore.directory.download(uid))
             if not gathered.whole.exists():
                 if image.status.phase is None:
-                    await self._show_waiting(image)
+                    await self._statuses.show_waiting(image)
                 return None
         await self._tasks.begin(image)
 
@@ -175,7 +167,7 @@ class ImageController:
             raise error
         delay = self._failures.add(uid)
         self._not_before[uid] = self._runtime.clock.monotonic() + delay
-        await self._tell_error(image, error)
+        await self._statuses.tell_error(image, error)
         if (count := self._failures.count(uid)) >= SHOWN_AFTER:
             await self._show(key_of(image), error, count)
         return delay
@@ -205,9 +197,7 @@ class ImageController:
             except Exception as error:  # noqa: BLE001 - shown as a bug of ours; the controller must go on
                 work.error = InternalError(f"{type(error).__name__}: {error}")
             finally:
-                writer.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await writer
+                await end_tasks(writer)
                 self._controller.enqueue(key)
 
         work = _Work(asyncio.create_task(run(), name=f"image {key}"))
@@ -216,9 +206,7 @@ class ImageController:
     async def _end_work(self, uid: str) -> None:
         work = self._works.pop(uid, None)
         if work is not None:
-            work.task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await work.task
+            await end_tasks(work.task)
 
     async def _write_progress(self, image: Image, progress: _Progress) -> None:
         while True:
@@ -245,7 +233,7 @@ class ImageController:
             if volume.status.image_uid == uid
         ]
         if standing:
-            await self._show_in_use(image, standing)
+            await self._statuses.show_in_use(image, standing)
             return None
         datastore = self._datastores.get(image.spec.datastore_ref.name)
         await datastore.directory.remove_image(uid)
@@ -253,84 +241,15 @@ class ImageController:
         await self._resources.remove_finalizer(image, FINALIZER)
         return None
 
-    # -- status -------------------------------------------------------------------------------------------------
-    async def _show_ready(self, image: Image, stored: StoredImage) -> None:
-        def change(one: Image) -> None:
-            status, generation = one.status, one.metadata.generation
-            status.observed_generation = generation
-            status.phase = ImagePhase.READY
-            status.type = stored.type
-            if one.spec.source.catalog is not None or one.spec.source.build is not None:
-                status.architecture = ARCHITECTURE
-            status.digest = stored.origin.digest
-            status.origin = stored.origin.origin
-            status.format = "qcow2" if stored.type is ImageType.DISK else None
-            status.virtual_size_bytes = stored.virtual_size
-            status.size_bytes = stored.size
-            status.command_line = stored.command_line
-            status.progress_percent, status.message, status.error = 100, None, None
-            ready = condition("Ready", "True", "Available", generation=generation)
-            set_conditions(status, [ready], self._runtime.clock.now())
-
-        before = image.status.phase
-        await self._tasks.end(image, None)
-        await self._resources.update_status(image, change)
-        if before is not ImagePhase.READY:
-            message = f"from {stored.origin.origin}"
-            self._runtime.events.record(IMAGE, image, EventKind.NORMAL, "Available", message)
-
-    async def _show_waiting(self, image: Image) -> None:
-        def change(one: Image) -> None:
-            one.status.phase = ImagePhase.PENDING
-            one.status.message = "waits for its bytes: carmel image import, or PUT them to its upload"
-            waiting = condition("Ready", "False", "WaitingForUpload", generation=one.metadata.generation)
-            set_conditions(one.status, [waiting], self._runtime.clock.now())
-
-        await self._resources.update_status(image, change)
-
-    async def _show_in_use(self, image: Image, standing: list[str]) -> None:
-        def change(one: Image) -> None:
-            names = ", ".join(standing[:5]) + (f" and {len(standing) - 5} more" if len(standing) > 5 else "")
-            message = f"deleted as soon as no volume stands on it: {names}"
-            blocked = condition("Deletable", "False", "ImageInUse", message, generation=one.metadata.generation)
-            remove_condition(one.status, "Ready")
-            set_conditions(one.status, [blocked], self._runtime.clock.now())
-
-        await self._resources.update_status(image, change)
-
-    async def _tell_error(self, image: Image, error: CarmelError) -> None:
-        """Temporary errors too are seen at once: who waits for a download wants to know why it stands still."""
-
-        def change(one: Image) -> None:
-            one.status.error = StatusError(**error.to_dict())
-            one.status.phase, one.status.progress_percent = ImagePhase.PENDING, None
-            one.status.message = f"{error.message}; it is tried again"
-
-        if error.retryable:
-            await self._resources.update_status(image, change)
-            await self._tasks.tell_error(image, error)
-
     async def _show(self, key: Key, error: CarmelError, _count: int) -> None:
         image = await self._resources.find(key)
         if image is None:
             return
-
-        def change(one: Image) -> None:
-            status, generation = one.status, one.metadata.generation
-            status.observed_generation = generation
-            status.error = StatusError(**error.to_dict())
-            status.message = error.message
-            if not error.retryable:
-                status.phase, status.progress_percent = ImagePhase.FAILED, None
-            shown = condition("Ready", "False", error.code, error_message(error), generation=generation)
-            set_conditions(status, [shown], self._runtime.clock.now())
-
         if not error.retryable:
             await self._tasks.end(image, error)
             if (datastore := self._datastores.find(image.spec.datastore_ref.name)) is not None:
                 await datastore.directory.remove_download(_uid(image))
-        await self._resources.update_status(image, change)
-        self._runtime.events.record(IMAGE, image, EventKind.WARNING, error.code, error_message(error))
+        await self._statuses.show_error(image, error)
 
 
 def _uid(image: Image) -> str:

@@ -44,13 +44,54 @@ class Options:
 def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> Options:
     """Ends the program with status 2 and the usage when they cannot be read."""
     env = os.environ if environ is None else environ
-    paths = Paths.from_environment(env)
+    given = _given(_parser(env), env, argv)
+    return Options(
+        paths=Paths(state=given.state_dir, runtime=given.run_dir, cache=given.cache_dir),
+        https_port=given.https_port,
+        https_address=given.https_address,
+        https_names=tuple(given.https_names),
+        log_level=given.log_level,
+        qemu_user=given.qemu_user,
+        role=Role(given.role),
+        nbd_address=given.nbd_address,
+        nbd_port=given.nbd_port,
+    )
+
+
+def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="carmeld",
         description="The host daemon of Carmel: serves the API and runs this host's virtual machines. On a SmartNIC: "
         "switches for its host's.",
         epilog="SIGTERM ends the daemon; its virtual machines run on and are found again by the next one.",
     )
+    _add_directories(parser, Paths.from_environment(env))
+    _add_https(parser, env)
+    parser.add_argument(
+        "--role",
+        choices=[role.value for role in Role],
+        default=env.get("CARMEL_ROLE", Role.HOST.value),
+        help="host: runs virtual machines; smartnic: runs on a NIC's Arm cores, for its host's ($CARMEL_ROLE; "
+        "default host)",
+    )
+    _add_nbd(parser, env)
+    parser.add_argument(
+        "--log-level",
+        choices=LEVELS,
+        default=env.get("CARMEL_LOG_LEVEL", "info"),
+        help="how much is logged to standard error ($CARMEL_LOG_LEVEL; default info)",
+    )
+    parser.add_argument(
+        "--qemu-user",
+        default=env.get("CARMEL_QEMU_USER", "carmel-qemu"),
+        metavar="NAME",
+        help="the account QEMU runs as when carmeld is root ($CARMEL_QEMU_USER; default carmel-qemu)",
+    )
+    parser.add_argument("--version", action="version", version=f"carmeld {__version__}")
+    return parser
+
+
+def _add_directories(parser: argparse.ArgumentParser, paths: Paths) -> None:
     for root, place, what in (
         ("state", paths.state, "what must last: the store, disks, keys"),
         ("run", paths.runtime, "sockets"),
@@ -63,6 +104,9 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
             metavar="DIR",
             help=f"{what} (${'CARMEL_' + root.upper() + '_DIR'}; default {place})",
         )
+
+
+def _add_https(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> None:
     parser.add_argument(
         "--https-port",
         type=_port,
@@ -86,13 +130,9 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
         help="a name or address that clients call this host by, for its certificate; may be repeated "
         "($CARMEL_HTTPS_NAMES, separated by commas)",
     )
-    parser.add_argument(
-        "--role",
-        choices=[role.value for role in Role],
-        default=env.get("CARMEL_ROLE", Role.HOST.value),
-        help="host: runs virtual machines; smartnic: runs on a NIC's Arm cores, for its host's ($CARMEL_ROLE; "
-        "default host)",
-    )
+
+
+def _add_nbd(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> None:
     parser.add_argument(
         "--nbd-address",
         type=_address,
@@ -109,19 +149,10 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
         help="emulated SmartNIC: TCP port of its first NVMe function, the next at the next port ($CARMEL_NBD_PORT; "
         "default 10809)",
     )
-    parser.add_argument(
-        "--log-level",
-        choices=LEVELS,
-        default=env.get("CARMEL_LOG_LEVEL", "info"),
-        help="how much is logged to standard error ($CARMEL_LOG_LEVEL; default info)",
-    )
-    parser.add_argument(
-        "--qemu-user",
-        default=env.get("CARMEL_QEMU_USER", "carmel-qemu"),
-        metavar="NAME",
-        help="the account QEMU runs as when carmeld is root ($CARMEL_QEMU_USER; default carmel-qemu)",
-    )
-    parser.add_argument("--version", action="version", version=f"carmeld {__version__}")
+
+
+def _given(parser: argparse.ArgumentParser, env: Mapping[str, str], argv: Sequence[str] | None) -> argparse.Namespace:
+    """What was given. Checked too is what argparse takes as it is: choices that come from the environment."""
     given = parser.parse_args(argv)
     if given.https_names is None:
         try:
@@ -132,17 +163,7 @@ def parse_options(argv: Sequence[str] | None = None, environ: Mapping[str, str] 
         parser.error(f"CARMEL_LOG_LEVEL: invalid choice: {given.log_level!r} (choose from {', '.join(LEVELS)})")
     if given.role not in set(Role):
         parser.error(f"CARMEL_ROLE: invalid choice: {given.role!r} (choose from {', '.join(Role)})")
-    return Options(
-        paths=Paths(state=given.state_dir, runtime=given.run_dir, cache=given.cache_dir),
-        https_port=given.https_port,
-        https_address=given.https_address,
-        https_names=tuple(given.https_names),
-        log_level=given.log_level,
-        qemu_user=given.qemu_user,
-        role=Role(given.role),
-        nbd_address=given.nbd_address,
-        nbd_port=given.nbd_port,
-    )
+    return given
 
 
 def _absolute(text: str) -> Path:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from carmel.cancellation import end_tasks
 from carmel.controllers.runtime.clock import Clock, sleep
 from carmel.errors import CarmelError
 from carmel.network.ovs.health import Trouble
@@ -61,10 +61,7 @@ class OvsWatch:
         self._task = asyncio.create_task(self._run(), name="Open vSwitch")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end_tasks(self._task)
 
     async def _run(self) -> None:
         looks = 0

@@ -12,6 +12,7 @@ import contextlib
 from collections import deque
 from pathlib import Path
 
+from carmel.cancellation import end_tasks
 from carmel.errors import Unavailable
 from carmel.hypervisor.failures import not_running
 from carmel.units import KIB
@@ -134,10 +135,7 @@ class ConsoleHub:
 
     async def _disconnect(self) -> None:
         pump, self._pump = self._pump, None
-        if pump is not None:
-            pump.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await pump
+        await end_tasks(pump)
         writer, self._writer = self._writer, None
         if writer is not None:
             # What the guest never took must not keep the connection open.

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+from carmel.cancellation import end_tasks
 from carmel.errors import CarmelError, Refused
 from carmel.hardware.model import Kvm
 from carmel.hypervisor import logs
@@ -139,10 +140,7 @@ class QemuHypervisor:
         self._locks.pop(uid, None)
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._looking
+        await end_tasks(self._looking)
         for hub in list(self._hubs.values()):
             await hub.close()
         for machine in list(self._machines.values()):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterable
 
+from carmel.cancellation import end_tasks
 from carmel.hypervisor.processes import ProcessTable
 from carmel.hypervisor.record import ProcessId
 
@@ -55,9 +56,7 @@ class Running:
 
     async def let_go(self) -> None:
         """Stop watching; the process runs on."""
-        self._watch.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._watch
+        await end_tasks(self._watch)
         if self._child is not None and self._child.returncode is None:
             # Or Popen would warn of a child that it was not told to forget.
             self._child.returncode = 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from carmel.controllers.network.hosted import FINALIZER, HostedNetworks
+from carmel.controllers.network.hosted import FINALIZER, HostedNetworks, refused_networks
 from carmel.controllers.network.hostnetworks import HostNetworks, is_hosted
-from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, condition, key_of, set_conditions
+from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, condition, set_conditions
 from carmel.controllers.runtime.informer import Change
 from carmel.errors import AlreadyExists
 from carmel.network import cabling
@@ -76,10 +76,8 @@ class NetworkController:
                 self._controller.enqueue(Key(None, name))
 
     def _others_may_have_room(self) -> None:
-        """What a network that is gone had (a subnet, an uplink) may be what others are refused for."""
-        for stored in self._informer:
-            if any(one.get("status") == "False" for one in stored.json().get("status", {}).get("conditions") or []):
-                self._controller.enqueue(key_of(stored))
+        for key in refused_networks(self._informer):
+            self._controller.enqueue(key)
 
     async def _show(self, network: Network) -> None:
         """Networks of providers user and cable: what they need is made with the VMs that are on them."""

@@ -7,11 +7,14 @@ from carmel.controllers.network.hostnetworks import Switching
 from carmel.controllers.network.plans import network_plan
 from carmel.controllers.runtime import (
     EventKind,
+    Informer,
+    Key,
     Resources,
     Runtime,
     condition,
     error_message,
     find_condition,
+    key_of,
     set_conditions,
 )
 from carmel.errors import CarmelError, Refused
@@ -23,6 +26,15 @@ from carmel.resources.port import PORT
 FINALIZER = "carmel.dev/network"
 _USED = "NetworkInUse"
 _USED_SECONDS = 5.0
+
+
+def refused_networks(networks: Informer) -> list[Key]:
+    """Networks that something is said against. What another that is gone had (a subnet, an uplink) may be what."""
+    return [
+        key_of(stored)
+        for stored in networks
+        if any(one.get("status") == "False" for one in stored.json().get("status", {}).get("conditions") or [])
+    ]
 
 
 class HostedNetworks:

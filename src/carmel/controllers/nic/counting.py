@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 
+from carmel.cancellation import end_tasks
 from carmel.controllers.nic.networks import NicSwitch
 from carmel.controllers.nic.ports import NicPortController
 from carmel.controllers.nic.portstatus import show_counts
@@ -44,10 +45,7 @@ class PortCounting:
         self._task = asyncio.create_task(self._run(), name="port counting")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end_tasks(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from carmel.controllers.network.hosted import FINALIZER, HostedNetworks
+from carmel.controllers.network.hosted import FINALIZER, HostedNetworks, refused_networks
 from carmel.controllers.network.plans import network_plan, port_plan
 from carmel.controllers.network.putback import PutBack
-from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, Watch, condition, key_of, set_conditions
+from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, Watch, condition, set_conditions
 from carmel.errors import Refused
 from carmel.network.dataplane import DataPlane
 from carmel.resources.base import JsonObject
@@ -110,9 +110,8 @@ class NicNetworkController:
         return None
 
     def _others_may_have_room(self) -> None:
-        for stored in self._informer:
-            if any(one.get("status") == "False" for one in stored.json().get("status", {}).get("conditions") or []):
-                self._controller.enqueue(key_of(stored))
+        for key in refused_networks(self._informer):
+            self._controller.enqueue(key)
 
     async def _refuse(self, network: Network) -> None:
         message = f"a SmartNIC does not switch networks of provider {network.spec.provider.value}: use nat or bridge"

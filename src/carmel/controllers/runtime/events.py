@@ -7,7 +7,6 @@ Recording never holds up a pass: events are written by a task of their own, and 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 from collections import OrderedDict
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from carmel.cancellation import end_tasks
 from carmel.controllers.runtime.clock import Clock
 from carmel.controllers.runtime.keys import Key
 from carmel.controllers.runtime.resources import Resources
@@ -77,9 +77,7 @@ class EventRecorder:
         """Write what is pending, then end."""
         if self._task is None:
             return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end_tasks(self._task)
         self._task = None
         await self.flush()
 

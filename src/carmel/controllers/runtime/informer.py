@@ -8,13 +8,13 @@ states that came and went in between.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from carmel.cancellation import end_tasks
 from carmel.controllers.runtime.backoff import Backoff
 from carmel.controllers.runtime.clock import Clock, sleep
 from carmel.controllers.runtime.keys import Key, key_of
@@ -106,9 +106,7 @@ class Informer:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
             self._task = None
 
     async def _run(self) -> None:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from carmel.cancellation import end_tasks
 from carmel.controllers.placement import Places
 from carmel.controllers.runtime import ControllerSpec, Key, Resources, Runtime, Watch, key_of, sleep
 from carmel.controllers.runtime.informer import Change
@@ -118,10 +119,7 @@ class VirtualMachineController:
         self._listener = asyncio.create_task(self._listen(), name="changes of machines")
 
     async def stop(self) -> None:
-        if self._listener is not None:
-            self._listener.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._listener
+        await end_tasks(self._listener)
         await self._guests.close()
 
     async def reconcile(self, key: Key) -> float | None:

@@ -9,6 +9,7 @@ import orjson
 from carmel.errors import BadRequest, TooLarge, UnsupportedMediaType
 from carmel.resources.base import JsonObject
 from carmel.resources.kinds import Kind
+from carmel.resources.nesting import is_deeper
 from carmel.resources.schema import structural_schema
 from carmel.store.merge.json_patch import json_patch
 from carmel.store.merge.merge_patch import merge_patch
@@ -70,15 +71,5 @@ def _json(document: bytes) -> Any:
 
 
 def _check_depth(value: Any) -> None:
-    """Level by level, so that no depth can exhaust the stack of the functions that recurse."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for one in level
-            if isinstance(one, dict | list)
-            for child in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return
-    raise BadRequest(f"the patch is nested more than {MAX_DEPTH} levels deep")
+    if is_deeper(value, MAX_DEPTH):
+        raise BadRequest(f"the patch is nested more than {MAX_DEPTH} levels deep")
