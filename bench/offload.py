@@ -1,73 +1,49 @@
 """What a SmartNIC takes from its host: CPU time for network traffic, switched in software and offloaded, taking turns.
 
 In the lab ``smartnic`` (two emulated machines, KVM inside). CPU time is /proc/stat's of the emulated machine, without
-what its guests took (user and system less guest, irq and softirq). The NIC's own is shown beside it: it does the work.
+what its guests took (user and system less guest, irq and softirq), and less what the machine takes when nothing is
+sent, which is measured between the runs. The NIC's own is shown beside it: it does the work, and it plays the outside.
 An emulated NIC has no switch in hardware, so every packet costs its cores; on a real one offloaded flows do not.
 
-Both machines note their CPU time and the port's packets once a second into files of their own. Of each run the seconds
+Both machines note their CPU time and the port's counters once a second into files of their own. Of each run the seconds
 count in which most came through; nobody uses a console meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
-import secrets
 import statistics
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from bench.harness import machine, table
-from bench.offload_lab import ADDRESSES, OUTSIDE, World, world
-from tests.full.smartnic import generator
-from tests.system.lab.machine import LabMachine
+from bench.offload_lab import World, world
+from bench.offload_loads import HEAVY, LOADS, Load, send
+from bench.offload_samples import Sample, read_samples, start_samples, window
 
 RULES = 100
 _WAYS = ("soft", "off")
-_TICK_MS = 10
-"""USER_HZ is 100: /proc/stat counts hundredths of a second (proc(5))."""
 _AROUND = 3
 """Seconds of traffic before and after those that may count."""
+_IDLE_SECONDS = 20
+"""What the daemons do by the clock comes every 10 s at the most."""
 
 
-class Sample(NamedTuple):
-    """``busy_ms`` since the machine's start; packets from the function and to it."""
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """CPU milliseconds a second, of each machine."""
 
-    second: int
-    busy_ms: float
-    received: int
-    sent: int
+    host: float
+    nic: float
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Each a second: CPU milliseconds of host and NIC, and what came through, in 1,000 packets."""
+    """What came through in a second, in the load's unit, and what both machines did meanwhile."""
 
-    host_ms: float
-    nic_ms: float
+    busy: Busy
     amount: float
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """UDP of ``size`` bytes a frame, ``rate`` a second. ``outwards``: the guest sends."""
-
-    outwards: bool
-    size: int
-    rate: int
-
-    @property
-    def name(self) -> str:
-        direction = "out" if self.outwards else "in"
-        return f"UDP {direction}, {self.size} bytes, {self.rate:,}/s"
-
-
-_LOADS = (
-    Load(True, 64, 1000), Load(True, 64, 4000), Load(True, 512, 2000), Load(True, 1500, 2000),
-    Load(False, 64, 2000), Load(False, 1500, 2000),
-)  # fmt: skip
-
-
-_HEAVY = (Load(True, 64, 4000), Load(False, 1500, 2000))
 
 
 def main() -> None:
@@ -76,89 +52,64 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=8, help="that count of each run")
     parser.add_argument("--quick", action="store_true", help="only what loads a host most")
     arguments = parser.parse_args()
-    loads = _HEAVY if arguments.quick else _LOADS
+    loads = HEAVY if arguments.quick else LOADS
     print(f"Measured on {machine()} by `python -m bench.offload`.\n")
     taken: dict[tuple[Load, str], list[Cost]] = {}
+    idle: list[Busy] = []
     with world(RULES) as here:
         for _ in range(arguments.rounds):
+            idle.append(_idle(here))
             for load in loads:
                 for way in _WAYS:
                     taken.setdefault((load, way), []).append(_measure(here, load, way, arguments.seconds))
-    rows = [_row(load, taken[load, "soft"], taken[load, "off"]) for load in loads]
+    rest = Busy(statistics.median(one.host for one in idle), statistics.median(one.nic for one in idle))
+    rows = [_row(load, rest, taken[load, "soft"], taken[load, "off"]) for load in loads]
     head = (
         "traffic", "a unit is", "host, software", "host, offloaded", "host's ratio", "NIC, software", "NIC, offloaded",
         "units a second, software", "offloaded",
     )  # fmt: skip
     print(table(f"CPU time for traffic, {RULES} firewall rules (ms a unit, medians)", rows, head))
-    print("With everything else that runs on them: the daemons of both, and what the guests' machines do when idle.\n")
+    print(
+        f"Less what they take when nothing is sent, with both guests up: the host {rest.host:.0f} ms a second, the NIC "
+        f"{rest.nic:.0f} ms (medians; both daemons, and waiting guests). The outside runs on the NIC, and is counted "
+        "there.\n"
+    )
 
 
-def _row(load: Load, soft: list[Cost], off: list[Cost]) -> tuple[str, ...]:
-    host = [statistics.median(cost.host_ms / cost.amount for cost in costs) for costs in (soft, off)]
-    nic = [statistics.median(cost.nic_ms / cost.amount for cost in costs) for costs in (soft, off)]
+def _row(load: Load, rest: Busy, soft: Sequence[Cost], off: Sequence[Cost]) -> tuple[str, ...]:
+    host = [statistics.median((cost.busy.host - rest.host) / cost.amount for cost in costs) for costs in (soft, off)]
+    nic = [statistics.median((cost.busy.nic - rest.nic) / cost.amount for cost in costs) for costs in (soft, off)]
     rate = [statistics.median(cost.amount for cost in costs) for costs in (soft, off)]
+    # Below that it is the noise of the machine at rest, not the traffic.
     ratio = f"{host[0] / host[1]:.1f}" if host[1] > 0 else "too little to be measured"
     return (
-        load.name, "1,000 packets", f"{host[0]:.1f}", f"{host[1]:.1f}", ratio,
+        load.name, load.unit, f"{host[0]:.1f}", f"{host[1]:.1f}", ratio,
         f"{nic[0]:.1f}", f"{nic[1]:.1f}", f"{rate[0]:.2f}", f"{rate[1]:.2f}",
     )  # fmt: skip
 
 
+def _idle(here: World) -> Busy:
+    files = [start_samples(each, "lo", _IDLE_SECONDS + 2) for each in (here.host, here.nic)]
+    time.sleep(_IDLE_SECONDS + 4)
+    host, nic = (read_samples(each, file) for each, file in zip((here.host, here.nic), files, strict=True))
+    # The first seconds are those of the console that began it.
+    return Busy(_busy(host[2], host[-1]), _busy(nic[2], nic[-1]))
+
+
 def _measure(here: World, load: Load, way: str, seconds: int) -> Cost:
     lasts = seconds + 2 * _AROUND
-    file = f"/tmp/samples-{secrets.token_hex(4)}"
-    for each in (here.host, here.nic):
-        link = here.interfaces[way] if each is here.nic else "lo"
-        each.shell(_SAMPLER.format(count=lasts + _AROUND, link=link, file=file))
-    said = here.run(way, _udp(here, load, way, lasts), in_guest=load.outwards)
-    if "errors: 0" not in said:
-        raise RuntimeError(f"the generator of {way} says: {said}")
-    return _best(_samples(here.nic, file), _samples(here.host, file), load, seconds)
-
-
-def _udp(here: World, load: Load, way: str, seconds: int) -> str:
-    source, to = (ADDRESSES[way], OUTSIDE) if load.outwards else (OUTSIDE, ADDRESSES[way])
-    link, mac = ("eth0", here.outside_mac) if load.outwards else ("out1", here.macs[way])
-    ports = ("udp_dst_min 9", "udp_dst_max 9", "udp_src_min 9", "udp_src_max 9", "clone_skb 0")
-    size = (f"count {load.rate * seconds}", f"pkt_size {load.size}", f"ratep {load.rate}")
-    return generator.script(
-        link, *size, f"dst {to}", f"dst_mac {mac}", f"src_min {source}", f"src_max {source}", *ports
-    )
-
-
-# -- samples --------------------------------------------------------------------------------------------------------
-_SAMPLER = """
-s=/sys/class/net/{link}/statistics
-(for i in $(seq {count}); do read c </proc/stat; read a <$s/rx_packets; read b <$s/tx_packets
-echo "$(date +%s) $c $a $b"; sleep 1; done) >{file} 2>/dev/null &
-"""
-
-
-def _samples(of: LabMachine, file: str) -> list[Sample]:
-    return [_sample(line.split()) for line in of.shell(f"cat {file}").splitlines() if " cpu " in line]
-
-
-def _sample(words: list[str]) -> Sample:
-    user, nice, system, _idle, _wait, irq, softirq, _steal, guest, guest_nice = map(int, words[2:12])
-    busy = (user + nice + system + irq + softirq - guest - guest_nice) * _TICK_MS
-    return Sample(int(words[0]), busy, int(words[12]), int(words[13]))
-
-
-def _best(nic: list[Sample], host: list[Sample], load: Load, seconds: int) -> Cost:
-    """Of the seconds in which most came through."""
-
-    def came(first: Sample, last: Sample) -> float:
-        counts = [one.received if load.outwards else one.sent for one in (first, last)]
-        return (counts[1] - counts[0]) / 1e3
-
-    windows = [(one, other) for one in nic for other in nic if seconds <= other.second - one.second <= seconds + 1]
-    first, last = max(windows, key=lambda window: came(*window) / (window[1].second - window[0].second))
+    host_file = start_samples(here.host, "lo", lasts + _AROUND)
+    nic_file = start_samples(here.nic, here.interfaces[way], lasts + _AROUND)
+    send(here, load, way, lasts)
+    nic, host = read_samples(here.nic, nic_file), read_samples(here.host, host_file)
+    first, last, amount = window(nic, load.amount, seconds)
     began = min(host, key=lambda one: abs(one.second - first.second))
     ended = min(host, key=lambda one: abs(one.second - last.second))
-    lasted = last.second - first.second
-    # By the second: the two machines' clocks and samples are not the same to the tenth.
-    host_ms = (ended.busy_ms - began.busy_ms) / (ended.second - began.second)
-    return Cost(host_ms, (last.busy_ms - first.busy_ms) / lasted, max(came(first, last) / lasted, 1e-6))
+    return Cost(Busy(_busy(began, ended), _busy(first, last)), amount)
+
+
+def _busy(first: Sample, last: Sample) -> float:
+    return (last.busy_ms - first.busy_ms) / (last.second - first.second)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+"""The traffic that is measured: UDP at a rate, by the kernel's packet generator, and TCP as fast as it goes.
+
+UDP comes from the guest or the outside without a socket, TCP through the sockets of both: ``nc`` in the guest hands its
+connection to ``dd``, outside is ``offload_peer``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import offload_peer
+from bench.offload_lab import ADDRESSES, OUTSIDE, World
+from bench.offload_samples import Sample
+from tests.full.smartnic import generator
+
+_PORT = 5001
+_PEER, _LOG = "/tmp/offload_peer.py", "/tmp/offload_peer.log"
+_PYTHON = "/usr/lib/carmel/bin/python3"
+_MEGABYTE = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """``outwards``: the guest sends. UDP has a ``size`` (bytes a frame) and a ``rate`` (frames a second)."""
+
+    outwards: bool
+    size: int = 0
+    rate: int = 0
+
+    @property
+    def name(self) -> str:
+        direction = "out" if self.outwards else "in"
+        return f"UDP {direction}, {self.size} bytes, {self.rate:,}/s" if self.size else f"TCP {direction}"
+
+    @property
+    def unit(self) -> str:
+        return "1,000 packets" if self.size else "MB"
+
+    def amount(self, first: Sample, last: Sample) -> float:
+        """In units, of what passed the port between two samples."""
+        if self.size:
+            packets = last.packets_in - first.packets_in if self.outwards else last.packets_out - first.packets_out
+            return packets / 1e3
+        passed = last.bytes_in - first.bytes_in if self.outwards else last.bytes_out - first.bytes_out
+        return passed / _MEGABYTE
+
+
+HEAVY = (Load(True, 64, 4000), Load(False, 1500, 2000), Load(True), Load(False))
+LOADS = (
+    Load(True, 64, 1000), Load(True, 64, 4000), Load(True, 512, 2000), Load(True, 1500, 2000),
+    Load(False, 64, 2000), Load(False, 1500, 2000), Load(True), Load(False),
+)  # fmt: skip
+
+
+def send(here: World, load: Load, way: str, seconds: int) -> None:
+    """For that time."""
+    (_send_udp if load.size else _send_tcp)(here, load, way, seconds)
+
+
+def _send_udp(here: World, load: Load, way: str, seconds: int) -> None:
+    source, to = (ADDRESSES[way], OUTSIDE) if load.outwards else (OUTSIDE, ADDRESSES[way])
+    link, mac = ("eth0", here.outside_mac) if load.outwards else ("out1", here.macs[way])
+    ports = ("udp_dst_min 9", "udp_dst_max 9", "udp_src_min 9", "udp_src_max 9", "clone_skb 0")
+    size = (f"count {load.rate * seconds}", f"pkt_size {load.size}", f"ratep {load.rate}")
+    said = here.run(
+        way,
+        generator.script(link, *size, f"dst {to}", f"dst_mac {mac}", f"src_min {source}", f"src_max {source}", *ports),
+        in_guest=load.outwards,
+    )
+    if "errors: 0" not in said:
+        raise RuntimeError(f"the generator of {way} says: {said}")
+
+
+def _send_tcp(here: World, load: Load, way: str, seconds: int) -> None:
+    role = "sink" if load.outwards else "source"
+    said = here.nic.shell(
+        f"cat >{_PEER} <<'PEER'\n{Path(offload_peer.__file__).read_text()}\nPEER\n>{_LOG}\n"
+        f"/usr/bin/ip netns exec out {_PYTHON} {_PEER} {OUTSIDE} {_PORT} {role} {seconds} >{_LOG} 2>&1 &\n"
+        f"until grep . {_LOG}; do sleep 1; done"
+    )
+    if "listening" not in said:
+        raise RuntimeError(f"the other end says: {said}")
+    program = "dd if=/dev/zero bs=64k" if load.outwards else "dd of=/dev/null bs=64k"
+    here.run(way, f"timeout {seconds} nc {OUTSIDE} {_PORT} -e {program}", in_guest=True)
