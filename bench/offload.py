@@ -13,37 +13,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bench.harness import machine, table
 from bench.offload_lab import World, world
 from bench.offload_loads import HEAVY, LOADS, Load, send
-from bench.offload_samples import Sample, read_samples, start_samples, window
+from bench.offload_samples import Busy, Cost, at_rest, busy, read_samples, start_samples, window
 
 RULES = 100
 _WAYS = ("soft", "off")
 _AROUND = 3
 """Seconds of traffic before and after those that may count."""
-_IDLE_SECONDS = 20
-"""What the daemons do by the clock comes every 10 s at the most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """CPU milliseconds a second, of each machine."""
-
-    host: float
-    nic: float
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What came through in a second, in the load's unit, and what both machines did meanwhile."""
-
-    busy: Busy
-    amount: float
 
 
 def main() -> None:
@@ -58,7 +38,7 @@ def main() -> None:
     idle: list[Busy] = []
     with world(RULES) as here:
         for _ in range(arguments.rounds):
-            idle.append(_idle(here))
+            idle.append(at_rest(here.host, here.nic))
             for load in loads:
                 for way in _WAYS:
                     taken.setdefault((load, way), []).append(_measure(here, load, way, arguments.seconds))
@@ -88,14 +68,6 @@ def _row(load: Load, rest: Busy, soft: Sequence[Cost], off: Sequence[Cost]) -> t
     )  # fmt: skip
 
 
-def _idle(here: World) -> Busy:
-    files = [start_samples(each, "lo", _IDLE_SECONDS + 2) for each in (here.host, here.nic)]
-    time.sleep(_IDLE_SECONDS + 4)
-    host, nic = (read_samples(each, file) for each, file in zip((here.host, here.nic), files, strict=True))
-    # The first seconds are those of the console that began it.
-    return Busy(_busy(host[2], host[-1]), _busy(nic[2], nic[-1]))
-
-
 def _measure(here: World, load: Load, way: str, seconds: int) -> Cost:
     lasts = seconds + 2 * _AROUND
     host_file = start_samples(here.host, "lo", lasts + _AROUND)
@@ -105,11 +77,7 @@ def _measure(here: World, load: Load, way: str, seconds: int) -> Cost:
     first, last, amount = window(nic, load.amount, seconds)
     began = min(host, key=lambda one: abs(one.second - first.second))
     ended = min(host, key=lambda one: abs(one.second - last.second))
-    return Cost(Busy(_busy(began, ended), _busy(first, last)), amount)
-
-
-def _busy(first: Sample, last: Sample) -> float:
-    return (last.busy_ms - first.busy_ms) / (last.second - first.second)
+    return Cost(Busy(busy(began, ended), busy(first, last)), amount)
 
 
 if __name__ == "__main__":

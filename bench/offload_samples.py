@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from tests.system.lab.machine import LabMachine
@@ -15,6 +17,26 @@ s=/sys/class/net/{link}/statistics
 (for i in $(seq {count}); do read c </proc/stat; read a <$s/rx_packets; read b <$s/tx_packets
 read d <$s/rx_bytes; read e <$s/tx_bytes; echo "$(date +%s) $c $a $b $d $e"; sleep 1; done) >{file} 2>/dev/null &
 """
+
+
+_REST_SECONDS = 20
+"""What the daemons do by the clock comes every 10 s at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """CPU milliseconds a second, of each machine."""
+
+    host: float
+    nic: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What came through in a second, in the load's unit, and what both machines did meanwhile."""
+
+    busy: Busy
+    amount: float
 
 
 class Sample(NamedTuple):
@@ -46,6 +68,27 @@ def _sample(words: list[str]) -> Sample:
     user, nice, system, _idle, _wait, irq, softirq, _steal, guest, guest_nice = map(int, words[2:12])
     busy = (user + nice + system + irq + softirq - guest - guest_nice) * _TICK_MS
     return Sample(int(words[0]), busy, *map(int, words[12:16]))
+
+
+def at_rest(host: LabMachine, nic: LabMachine) -> Busy:
+    """What both do when nobody asks them for anything."""
+    files = [start_samples(each, "lo", _REST_SECONDS + 2) for each in (host, nic)]
+    time.sleep(_REST_SECONDS + 4)
+    one, other = (read_samples(each, file) for each, file in zip((host, nic), files, strict=True))
+    # The first seconds are those of the console that began it.
+    return Busy(busy(one[2], one[-1]), busy(other[2], other[-1]))
+
+
+def busy(first: Sample, last: Sample) -> float:
+    """Milliseconds a second between two samples."""
+    return (last.busy_ms - first.busy_ms) / (last.second - first.second)
+
+
+def busiest(samples: Sequence[Sample], seconds: int) -> float:
+    """Milliseconds a second in the busiest time of that length."""
+    return max(
+        busy(one, two) for one in samples for two in samples if seconds <= two.second - one.second <= seconds + 1
+    )
 
 
 def window(
