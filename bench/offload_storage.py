@@ -1,8 +1,8 @@
 """What a SmartNIC takes from its host: CPU time for remote storage, by the host's own initiator and by the NIC's.
 
-``tcp``: the host's kernel speaks NVMe over TCP with the target. ``nic``: the NIC's kernel does, and the host has an NVMe
+``tcp``: the host's kernel speaks NVMe over TCP with the target. ``nic``: the NIC's does, and the host has an NVMe
 function. The host itself reads and writes blocks, without its page cache; and a VM writes, on a Volume of a datastore
-there, and on a function of its own (vfio-pci). CPU time as in ``bench.offload``: of the emulated machines, without their
+there, and on a function of its own (vfio-pci). CPU time as in ``bench.offload``: of emulated machines, without their
 guests', less what they take at rest. The target runs on the NIC either way, and is counted there. The emulation has a
 shortcut: the NVMe controller is the outer QEMU's, not the NIC's.
 """
