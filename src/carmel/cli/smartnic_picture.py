@@ -48,7 +48,12 @@ def draw_nic(scene: NicScene, width: int, charset: Charset) -> list[Line]:
     if not scene.seats:
         lines.append(Line.of(Span("it shows no functions", Ink.FAINT)))
     lines += _uplinks(scene.uplinks, width, wires, charset)
-    for title, sentences in (("Networks", scene.networks), ("Cannot be used", _notes(scene.seats))):
+    rest = (
+        ("Networks", scene.networks),
+        ("Shown by no function", scene.unshown),
+        ("Cannot be used", _notes(scene.seats)),
+    )
+    for title, sentences in rest:
         lines += _list(title, sentences, width)
     return lines
 

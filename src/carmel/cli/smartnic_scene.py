@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from carmel.cli.text import safe
 from carmel.client.objects import JsonObject, condition, dig, metadata
+from carmel.units import human_bytes
 
 _HOST, _VFIO = "host", "vfio-pci"
 """Owner of a port that is no VM's but a bare machine's."""
@@ -15,7 +16,8 @@ _HOST, _VFIO = "host", "vfio-pci"
 @dataclass(frozen=True, slots=True)
 class Seat:
     """One function, from who has it on the host to where its frames leave the NIC. Empty: there is none, or it is not
-    known. ``up``: its representor is. ``note``: why it cannot be used."""
+    known. ``up``: its representor is. ``note``: why it cannot be used. Behind an NVMe function is a namespace, in the place
+    of a representor, and ``network`` is what that is."""
 
     function: str
     kind: str
@@ -43,7 +45,7 @@ class Uplink:
 @dataclass(frozen=True, slots=True)
 class NicScene:
     """``facts``: what the NIC is, in words that stand behind its name. ``wrong``: why it is not ready. ``networks``:
-    who switches which, a sentence each."""
+    who switches which, ``unshown``: namespaces that no function shows, a sentence each."""
 
     name: str
     host: str
@@ -51,6 +53,7 @@ class NicScene:
     seats: tuple[Seat, ...]
     uplinks: tuple[Uplink, ...]
     networks: tuple[str, ...] = ()
+    unshown: tuple[str, ...] = ()
     wrong: str = ""
 
 
@@ -60,7 +63,14 @@ def nic_scene(smart_nic: JsonObject, ports: Iterable[JsonObject], networks: Sequ
     mine = {_key(one): one for one in ports if dig(one, "status", "smartNIC") == name}
     offloaded = {metadata(one, "name"): one for one in networks if _switched_by(one, name)}
     representors = {str(one.get("name")): one for one in status.get("representors") or ()}
-    seats = tuple(_seat(one, mine, offloaded, representors) for one in status.get("functions") or ())
+    namespaces = status.get("namespaces") or ()
+    shown = {one["function"]: one for one in namespaces if one.get("function")}
+    seats = tuple(
+        _drive(one, shown.get(str(one.get("id")), {}))
+        if one.get("kind") == "nvme"
+        else _seat(one, mine, offloaded, representors)
+        for one in status.get("functions") or ()
+    )
     ready = condition(smart_nic, "Ready")
     return NicScene(
         name=safe(name),
@@ -69,6 +79,9 @@ def nic_scene(smart_nic: JsonObject, ports: Iterable[JsonObject], networks: Sequ
         seats=seats,
         uplinks=tuple(_uplinks(representors.values(), offloaded.values())),
         networks=tuple(_who_switches(networks, name)),
+        unshown=tuple(
+            f"{safe(one.get('name') or '')}: {_namespace(one)}" for one in namespaces if not one.get("function")
+        ),
         wrong=""
         if ready.get("status") == "True"
         else safe(ready.get("message") or ready.get("reason") or "not looked at"),
@@ -115,6 +128,36 @@ def _seat(
         uplink=safe(" ".join(dig(network, "spec", "bridge", "uplinks") or ())),
         note=safe(function.get("message") or ""),
     )
+
+
+def _drive(function: JsonObject, namespace: JsonObject) -> Seat:
+    """An NVMe function, with what it shows."""
+    node = function.get("numaNode")
+    return Seat(
+        function=safe(function.get("id") or ""),
+        kind="nvme",
+        state=safe(function.get("state") or ""),
+        vm=_who_may(namespace) if namespace else "",
+        address=safe(function.get("pciAddress") or ""),
+        node="" if node is None else safe(node),
+        representor=safe(namespace.get("name") or ""),
+        network=_namespace(namespace) if namespace else "",
+        note=safe(function.get("message") or ""),
+    )
+
+
+def _namespace(namespace: JsonObject) -> str:
+    size = namespace.get("sizeBytes")
+    whole = human_bytes(size) if isinstance(size, int) else "size not known"
+    return f"{whole}, {safe(namespace.get('state') or 'Connecting')}"
+
+
+def _who_may(namespace: JsonObject) -> str:
+    owner = namespace.get("owner") or {}
+    if not owner:
+        return "the host itself"
+    space, name = owner.get("namespace"), owner.get("name")
+    return safe(name if space == "default" else f"{space}/{name}")
 
 
 def _owner(owner: JsonObject, port: JsonObject, *, software: bool) -> str:

@@ -43,6 +43,11 @@ def function(number: int, state: str = "Free", owner: str | None = None, **more:
     return named
 
 
+def drive(number: int, state: str = "Free") -> JsonObject:
+    address = f"0000:{number + 9:02x}:00.0"
+    return {"id": f"pf0nvme{number}", "kind": "nvme", "state": state, "pciAddress": address, "numaNode": 0}
+
+
 def representor(name: str, flavour: str = "pci_vf", *, up: bool = True) -> JsonObject:
     return {"name": name, "interface": name, "flavour": flavour, "up": up}
 
@@ -53,7 +58,7 @@ def smart_nic(status: JsonObject, ready: bool = True, message: str = "the NIC an
 
 
 def busy() -> NicScene:
-    """Two guests that have functions, the second in software, one free, one that cannot be used, an NVMe function."""
+    """Two guests that have functions, the second in software, one free, one that cannot be used; drives, namespaces."""
     shared = "IOMMU group 13 has 0000:04:00.1 besides 0000:04:00.0: they can only be passed on together"
     status = {
         "serial": "MT2143X00561",
@@ -68,7 +73,20 @@ def busy() -> NicScene:
             function(1, "Plugged", "shop/db-eth1", driver="virtio-pci"),
             function(2),
             function(3, "Refused", message=shared),
-            {"id": "pf0nvme0", "kind": "nvme", "state": "Free", "pciAddress": "0000:09:00.0", "numaNode": 0},
+            drive(0, "Plugged"),
+            drive(1, "Plugged"),
+            drive(2),
+        ],
+        "namespaces": [
+            {"name": "shared", "state": "Online", "sizeBytes": 1 << 30, "function": "pf0nvme0"},
+            {
+                "name": "db-data",
+                "state": "Stalled",
+                "sizeBytes": 64 << 20,
+                "function": "pf0nvme1",
+                "owner": {"namespace": "shop", "name": "db"},
+            },
+            {"name": "spare", "state": "Connecting"},
         ],
         "representors": [
             representor("p0", "physical"),
