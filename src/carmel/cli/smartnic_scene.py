@@ -16,8 +16,8 @@ _HOST, _VFIO = "host", "vfio-pci"
 @dataclass(frozen=True, slots=True)
 class Seat:
     """One function, from who has it on the host to where its frames leave the NIC. Empty: there is none, or it is not
-    known. ``up``: its representor is. ``note``: why it cannot be used. Behind an NVMe function is a namespace, in the place
-    of a representor, and ``network`` is what that is."""
+    known. ``up``: its representor is. ``note``: why it cannot be used. Behind an NVMe function is a namespace, in the
+    place of a representor, and ``network`` is what that is."""
 
     function: str
     kind: str
@@ -79,9 +79,7 @@ def nic_scene(smart_nic: JsonObject, ports: Iterable[JsonObject], networks: Sequ
         seats=seats,
         uplinks=tuple(_uplinks(representors.values(), offloaded.values())),
         networks=tuple(_who_switches(networks, name)),
-        unshown=tuple(
-            f"{safe(one.get('name') or '')}: {_namespace(one)}" for one in namespaces if not one.get("function")
-        ),
+        unshown=tuple(f"{_name(one)}: {_namespace(one)}" for one in namespaces if not one.get("function")),
         wrong=""
         if ready.get("status") == "True"
         else safe(ready.get("message") or ready.get("reason") or "not looked at"),
@@ -140,10 +138,14 @@ def _drive(function: JsonObject, namespace: JsonObject) -> Seat:
         vm=_who_may(namespace) if namespace else "",
         address=safe(function.get("pciAddress") or ""),
         node="" if node is None else safe(node),
-        representor=safe(namespace.get("name") or ""),
+        representor=_name(namespace),
         network=_namespace(namespace) if namespace else "",
         note=safe(function.get("message") or ""),
     )
+
+
+def _name(namespace: JsonObject) -> str:
+    return safe(namespace.get("name") or "")
 
 
 def _namespace(namespace: JsonObject) -> str:
