@@ -125,7 +125,13 @@ class Link:
             client.call("POST", path, body={"function": function}, seconds=_CALL_SECONDS)
 
         try:
-            await self.ask(post)
+            try:
+                await self.ask(post)
+            except Unavailable:
+                if not self._view.reached:
+                    raise
+                # The connection was one with a daemon that has been started anew since. Asked twice it is the same.
+                await self.ask(post)
         except NotFound:
             raise no_port(self._name, namespace, name) from None
 

@@ -41,8 +41,11 @@ NAMESPACE = "carmel-system"
 """Where the Secrets lie that the host is known by."""
 _GATHER_SECONDS = 0.05
 """A NIC that starts says many things in a row."""
-_MISSING_SECONDS = 5.0
-"""A function that the NIC tells of and the host does not see yet may be on its way: hot-plug takes a while."""
+_OWED_SECONDS = 5.0
+"""The NIC could not be told that a function is free again, though it seems to be there."""
+_MISSING_SECONDS = 60.0
+"""A function that the NIC tells of and the host does not see is looked for when the kernel says that something came;
+where it cannot be heard, this often."""
 
 
 class SmartNICController:
@@ -87,7 +90,7 @@ class SmartNICController:
         claims.listen(self._look)
 
     def host_changed(self) -> None:
-        """PCI functions came, went, or changed their drivers."""
+        """PCI functions, or what is made of them, came, went, or changed their drivers."""
         for stored in self._informer:
             self._controller.enqueue_after(key_of(stored), _GATHER_SECONDS)
 
@@ -110,8 +113,11 @@ class SmartNICController:
         if wrong is None:
             await self._nics.settle(key.name)
         self._wake_machines()
-        missing = any(one.state is FunctionState.MISSING for one in found)
-        return _MISSING_SECONDS if missing and wrong is None else None
+        if wrong is not None:
+            return None
+        if self._nics.owes(key.name):
+            return _OWED_SECONDS
+        return _MISSING_SECONDS if any(one.state is FunctionState.MISSING for one in found) else None
 
     async def _relay(self, smart_nic: SmartNIC) -> SmartNIC:
         """There whenever it is known where the NIC answers: it may be just what its administrators need to mend it."""

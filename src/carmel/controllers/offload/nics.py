@@ -103,6 +103,10 @@ class FunctionNics:
             if claim.nic not in keep:
                 await self._take_back(claim)
 
+    def owes(self, smart_nic: str) -> bool:
+        """Something is still to be unplugged there."""
+        return any(claim.key in self._owed for claim in self._claims.of_nic(smart_nic))
+
     async def settle(self, smart_nic: str) -> None:
         """The NIC can be talked to (again), or says something new: unplug what VMs left behind and what nobody on this
         host knows of, and plug what a port that was made anew has forgotten."""

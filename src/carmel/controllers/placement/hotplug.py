@@ -17,17 +17,17 @@ _FROM_KERNEL = 1
 _MOST_BYTES = 8192
 """More than an event can be: ``UEVENT_BUFFER_SIZE`` is 2048, and the header before it is a path."""
 SILICON = frozenset({b"SUBSYSTEM=cpu", b"SUBSYSTEM=memory", b"SUBSYSTEM=node"})
-PCI = frozenset({b"SUBSYSTEM=pci"})
-"""A function comes, goes, or gets another driver."""
+FUNCTIONS = frozenset({b"SUBSYSTEM=pci", b"SUBSYSTEM=net", b"SUBSYSTEM=nvme"})
+"""A PCI function comes, goes, or gets another driver; what that driver makes of it comes a moment later."""
 
 
 class Hotplug:
-    """``silicon`` is told of CPUs and memory, ``pci`` of PCI functions, on the event loop, for each event: gather them.
-    Where the kernel's events cannot be had (another system, a container) nothing is told, and the next look finds what
-    changed."""
+    """``silicon`` is told of CPUs and memory, ``functions`` of PCI functions, on the event loop, for each event: gather
+    them. Where the kernel's events cannot be had (another system, a container) nothing is told, and the next look finds
+    what changed."""
 
-    def __init__(self, silicon: Callable[[], None], pci: Callable[[], None]) -> None:
-        self._told = ((SILICON, silicon), (PCI, pci))
+    def __init__(self, silicon: Callable[[], None], functions: Callable[[], None]) -> None:
+        self._told = ((SILICON, silicon), (FUNCTIONS, functions))
         self._socket: socket.socket | None = None
 
     def start(self) -> None:

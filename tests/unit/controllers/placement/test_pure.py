@@ -9,7 +9,7 @@ import pytest
 
 from carmel.controllers.placement import Ledger, Means, make_ground, plain_hardware
 from carmel.controllers.placement.applying import cpu_config, guest_nodes, held_at, pinning_of
-from carmel.controllers.placement.hotplug import PCI, SILICON, concerns
+from carmel.controllers.placement.hotplug import FUNCTIONS, SILICON, concerns
 from carmel.controllers.placement.recorded import Recorded, from_json, to_json
 from carmel.controllers.placement.requests import restore_request, start_request
 from carmel.controllers.placement.words import move_sentence, placed_sentence, refusal_sentence
@@ -229,5 +229,5 @@ def test_kernel_events(event: bytes, port: int, expected: bool) -> None:
 
 def test_pci_events_are_others() -> None:
     event = b"bind@/devices/pci0000:00/0000:00:02.0\0ACTION=bind\0SUBSYSTEM=pci\0"
-    assert concerns(event, (0, 1), PCI)
+    assert concerns(event, (0, 1), FUNCTIONS)
     assert not concerns(event, (0, 1), SILICON)
