@@ -1,4 +1,4 @@
-"""The listeners: a Unix socket for this machine, HTTPS for everything that speaks only URLs (on loopback by default).
+"""Serves: on a Unix socket for this machine, HTTPS for everything that speaks only URLs (on loopback by default).
 
 uvicorn's protocols do the HTTP; its own ``Server`` is not used, for it wakes up ten times a second, takes the
 process's signals, and waits for watches to end by themselves.
@@ -9,13 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import errno
 import logging
 import os
-import socket
 import ssl
-import stat
-import sys
 import time
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -27,23 +23,20 @@ from uvicorn.server import ServerState
 from carmel.apiserver.app import App
 from carmel.apiserver.connections import Connection, Peers
 from carmel.apiserver.credentials import Credentials, write_private
+from carmel.apiserver.listening import https_listener, unix_listener
 from carmel.cancellation import end_tasks
-from carmel.errors import CarmelError, Refused
-from carmel.paths import SOCKET_PATH_MAX_BYTES, Paths
+from carmel.errors import CarmelError
+from carmel.paths import Paths
 from carmel.resources.base import JsonObject
 from carmel.run import Runner
 
 _LOG = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
-_PREFERRED_PORTS = range(17443, 17453)
-"""Below the ranges from which systems take ports for outgoing connections (Linux 32768, macOS 49152)."""
 _KEEP_ALIVE_SECONDS = 75
 _HANDSHAKE_SECONDS = 10.0
 _GRACE_SECONDS = 3.0
 _CHECK_SECONDS = 86400.0
 _MAX_MESSAGE_BYTES = 64 * 1024
-_IP_FREEBIND = 15
-"""ip(7): an address that is not this machine's (yet). The same option counts for IPv6."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,41 +141,18 @@ class Server:
             with contextlib.suppress(AttributeError):
                 connection.transport.abort()
 
-    # -- the Unix socket ------------------------------------------------------------------------------------------
+    # -- listening ------------------------------------------------------------------------------------------------
     async def _listen_unix(self) -> None:
-        path = self._paths.api_socket
-        if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
-            raise Refused(
-                f"{path} is too long for a Unix socket",
-                code="SocketPathTooLong",
-                hint=f"choose a CARMEL_RUN_DIR so that the path has at most {SOCKET_PATH_MAX_BYTES} bytes",
-            )
-        path.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        _remove_stale(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            listener.bind(str(path))
-            self._made.append(path)
-            # Whoever may enter the folder may connect: the kernel says who it is, and bindings say what he may do.
-            path.chmod(0o666 if os.geteuid() == 0 else 0o600)
-            listener.listen(128)
-            listener.setblocking(False)
-            loop = asyncio.get_running_loop()
-            self._listeners.append(await loop.create_unix_server(self._connection, sock=listener))
-        except OSError as error:
-            listener.close()
-            raise Refused(f"{path} cannot be listened on: {error.strerror}", code="SocketNotUsable") from error
+        listener = unix_listener(self._paths.api_socket)
+        self._made.append(self._paths.api_socket)
+        loop = asyncio.get_running_loop()
+        self._listeners.append(await loop.create_unix_server(self._connection, sock=listener))
 
-    def _remove_files(self) -> None:
-        for path in self._made:
-            path.unlink(missing_ok=True)
-        self._made = []
-
-    # -- HTTPS ----------------------------------------------------------------------------------------------------
     async def _listen_https(self) -> None:
-        listener = self._bind_https()
-        listener.listen(128)
-        listener.setblocking(False)
+        config, remembered = self._config, self._credentials.remembered_port()
+        listener = https_listener(
+            config.https_address, config.https_port, remembered=remembered, early=config.before_its_address
+        )
         self._port = listener.getsockname()[1]
         loop = asyncio.get_running_loop()
         self._listeners.append(
@@ -194,34 +164,15 @@ class Server:
                 ssl_shutdown_timeout=1.0,
             )
         )
-        if self._credentials.remembered_port() != self._port:
+        if remembered != self._port:
             write_private(self._credentials.port_file, f"{self._port}\n")
         self._made.append(self._paths.https_port_file)
         self._paths.https_port_file.write_text(f"{self._port}\n")
 
-    def _bind_https(self) -> socket.socket:
-        wanted, address = self._config.https_port, self._config.https_address
-        early = self._config.before_its_address
-        if wanted:
-            bound = _bound(address, wanted, early=early)
-            if isinstance(bound, OSError):
-                raise _port_refused(address, wanted, bound)
-            return bound
-        remembered = self._credentials.remembered_port()
-        for port in (*([remembered] if remembered else []), *_PREFERRED_PORTS, 0):
-            bound = _bound(address, port, early=early)
-            if isinstance(bound, OSError):
-                if bound.errno == errno.EADDRNOTAVAIL:
-                    raise _port_refused(address, port, bound)
-                continue
-            if remembered and port != remembered:
-                _LOG.warning(
-                    "port %d of the last run is in use; HTTPS is on %d now: make kubeconfigs anew",
-                    remembered,
-                    bound.getsockname()[1],
-                )
-            return bound
-        raise Refused(f"there is no free TCP port on {address}", code="PortInUse")
+    def _remove_files(self) -> None:
+        for path in self._made:
+            path.unlink(missing_ok=True)
+        self._made = []
 
     def _connection(self) -> Connection:
         assert self._uvicorn is not None
@@ -277,54 +228,3 @@ def _uvicorn_config(app: App) -> Config:
 def _is_websocket(connection: object) -> bool:
     """WebSockets are ended by their own handlers, which say why."""
     return not isinstance(connection, Connection)
-
-
-def _bound(address: str, port: int, *, early: bool) -> socket.socket | OSError:
-    family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
-    # The protocol is named, because asyncio turns Nagle's algorithm off only where it is: 40 ms an answer otherwise.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if early and sys.platform == "linux":
-        listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-    try:
-        listener.bind((address, port))
-    except OSError as error:
-        listener.close()
-        return error
-    return listener
-
-
-def _port_refused(address: str, port: int, error: OSError) -> Refused:
-    if error.errno == errno.EADDRNOTAVAIL:
-        return Refused(
-            f"{address} is not an address of this machine",
-            code="AddressNotUsable",
-            hint="choose another --https-address, or start carmeld once the network is up; 0.0.0.0 is every address",
-        )
-    if error.errno == errno.EADDRINUSE:
-        return Refused(
-            f"port {port} on {address} is in use by another program",
-            code="PortInUse",
-            hint=f"end that program (ss -ltnp 'sport = :{port}' names it), or choose another port for carmeld",
-        )
-    return Refused(f"port {port} on {address} cannot be used: {error.strerror}", code="PortNotUsable")
-
-
-def _remove_stale(path: Path) -> None:
-    """A socket that nobody listens on is left over from a daemon that was killed; anything else is not ours."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise Refused(f"{path} is there, and it is no socket", code="SocketNotUsable", hint="move it away")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-            return
-    raise Refused(
-        f"another daemon listens on {path}", code="SocketInUse", hint="stop it first, or use another CARMEL_RUN_DIR"
-    )

@@ -16,10 +16,11 @@ from carmel.resources.datastore import DATASTORE, Datastore, DatastoreType
 from carmel.resources.image import IMAGE, Image
 from carmel.resources.volume import VOLUME, Volume
 from carmel.run import Runner
-from carmel.storage.datastore import DirectoryDatastore, open_datastore
+from carmel.storage.datastore import DirectoryDatastore
 from carmel.storage.drive import Drives
 from carmel.storage.files import ProcessUser
 from carmel.storage.images import ImageStore
+from carmel.storage.opening import open_datastore
 from carmel.storage.volumes import VolumeStore
 
 DEFAULT = "local"

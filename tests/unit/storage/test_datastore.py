@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from carmel.errors import CarmelError, InsufficientStorage
-from carmel.storage.datastore import DirectoryDatastore, check_path, open_datastore
+from carmel.storage.datastore import DirectoryDatastore
 from carmel.storage.files import ProcessUser
+from carmel.storage.opening import check_path, open_datastore
 
 UID = "0b9f6c1e-0000-4000-8000-000000000001"
 
