@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from carmel.cli.text import safe
@@ -58,10 +58,12 @@ class NicScene:
 
 
 def nic_scene(smart_nic: JsonObject, ports: Iterable[JsonObject], networks: Sequence[JsonObject]) -> NicScene:
-    """``ports`` and ``networks`` are all that the host's API has."""
+    """``ports`` and ``networks`` are all that the API has: the host's, or the NIC's own, where all are the NIC's."""
     name, status = metadata(smart_nic, "name"), smart_nic.get("status") or {}
-    mine = {_key(one): one for one in ports if dig(one, "status", "smartNIC") == name}
-    offloaded = {metadata(one, "name"): one for one in networks if _switched_by(one, name)}
+    # What a host's daemon speaks to has an address, and that host; the NIC does not speak to itself.
+    own = not dig(smart_nic, "spec", "address") and not dig(status, "host", "name")
+    mine = {_key(one): one for one in ports if own or dig(one, "status", "smartNIC") == name}
+    offloaded = {metadata(one, "name"): one for one in networks if own or _switched_by(one, name)}
     representors = {str(one.get("name")): one for one in status.get("representors") or ()}
     namespaces = status.get("namespaces") or ()
     shown = {one["function"]: one for one in namespaces if one.get("function")}
@@ -78,7 +80,7 @@ def nic_scene(smart_nic: JsonObject, ports: Iterable[JsonObject], networks: Sequ
         facts=tuple(_facts(status)),
         seats=seats,
         uplinks=tuple(_uplinks(representors.values(), offloaded.values())),
-        networks=tuple(_who_switches(networks, name)),
+        networks=tuple(_who_switches(networks, offloaded)),
         unshown=tuple(f"{_name(one)}: {_namespace(one)}" for one in namespaces if not one.get("function")),
         wrong=""
         if ready.get("status") == "True"
@@ -196,12 +198,12 @@ def _uplinks(representors: Iterable[JsonObject], networks: Iterable[JsonObject])
         yield Uplink(safe(name), bool(one.get("up")), tuple(map(safe, leaving)))
 
 
-def _who_switches(networks: Iterable[JsonObject], name: str) -> Iterable[str]:
+def _who_switches(networks: Iterable[JsonObject], by_nic: Container[str]) -> Iterable[str]:
     for network in networks:
         called = safe(metadata(network, "name"))
         backend = dig(network, "status", "backend")
         by = f" ({safe(backend)})" if backend else ""
-        if _switched_by(network, name):
+        if metadata(network, "name") in by_nic:
             ready = condition(network, "Ready")
             wrong = "" if ready.get("status") == "True" else f": {safe(ready.get('message') or 'not looked at')}"
             yield f"{called}: by this NIC{by}{wrong}"

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 from carmel.controllers.datastore import Datastores, OpenDatastore
 from carmel.controllers.runtime import (
+    Backoff,
     ControllerSpec,
     EventKind,
     Key,
@@ -39,6 +40,7 @@ from carmel.units import MIB, parse_bytes
 
 FINALIZER = "carmel.dev/volume"
 _MEASURE_SECONDS = 300.0
+_AGAIN_SECONDS = 5.0
 _VOLUME_INUSE = "VolumeInUse"
 _WAITING = ("ImageNotFound", "ImageNotReady")
 """Not a failure: the volume is made as soon as its image is."""
@@ -67,6 +69,8 @@ class VolumeController:
                     Watch(VIRTUAL_MACHINE, _volumes_of),
                     Watch(SMART_NIC, lambda _nic: volumes.indexed("export", "")),
                 ),
+                # A server that exports its disks comes when it comes, and who is to boot from one waits for that.
+                backoff=Backoff(maximum=_AGAIN_SECONDS),
                 on_failure=self._show,
             )
         )

@@ -126,4 +126,21 @@ def hostile() -> NicScene:
     return nic_scene(smart_nic(status), [], [])
 
 
-SCENES: dict[str, Callable[[], NicScene]] = {"busy": busy, "away": away, "hostile": hostile}
+def own() -> NicScene:
+    """What a NIC's own API has: a bare host boots from it, and all networks are the NIC's."""
+    disk = {"kind": "NVMeNamespace", "name": "boot"}
+    status = {
+        "model": "emulated",
+        "functions": [
+            {"id": "pf0vf0", "kind": "net", "state": "Plugged", "representor": "pf0vf0",
+             "owner": {"kind": "Port", "namespace": "default", "name": "server-f0"}},
+            {"id": "pf0nvme0", "kind": "nvme", "state": "Plugged", "owner": disk},
+        ],
+        "representors": [representor("p0", "physical"), representor("pf0vf0")],
+        "namespaces": [{"name": "boot", "state": "Online", "sizeBytes": 1 << 30, "function": "pf0nvme0"}],
+    }  # fmt: skip
+    bare = port("server", "f0", "lan", owner="host")
+    return nic_scene(smart_nic(status), [{**bare, "status": {}}], [network("lan", "Host", uplinks=["p0"])])
+
+
+SCENES: dict[str, Callable[[], NicScene]] = {"busy": busy, "away": away, "hostile": hostile, "own": own}

@@ -29,6 +29,7 @@ CASES = [
     ("busy", 44, "ascii"),
     ("away", 80, "utf8"),
     ("hostile", 80, "utf8"),
+    ("own", 80, "utf8"),
 ]
 
 
