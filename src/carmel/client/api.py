@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
+from carmel.client.answers import error_of, event_of, parsed_object, version_of
 from carmel.client.discovery import Discovery, ResourceType
 from carmel.client.endpoint import Context
 from carmel.client.objects import JsonObject, Row, Table, WatchEvent, metadata, table_from_json
-from carmel.client.status import error_from_status
 from carmel.client.transport import REQUEST_SECONDS, Readable, Response, Stream, Transport
-from carmel.errors import BadRequest, CarmelError, InternalError, TimedOut
+from carmel.errors import TimedOut
 
 FIELD_MANAGER = "carmel"
 _PAGE = 500
@@ -225,8 +225,8 @@ class Client:
                 if stream.status >= 400:
                     raise error_of(stream.status, stream.rest())
                 while line := _line_before(stream, deadline):
-                    event = _event(line)
-                    resource_version = _version_of(event.object) or resource_version
+                    event = event_of(line)
+                    resource_version = version_of(event.object) or resource_version
                     if event.type != "BOOKMARK":
                         yield event
             if time.monotonic() - began < _SHORTEST_WATCH_SECONDS:
@@ -257,29 +257,6 @@ def with_query(path: str, query: Mapping[str, str] | None) -> str:
     return f"{path}?{urlencode(query)}" if query else path
 
 
-def parsed_object(body: bytes) -> JsonObject:
-    """An answer as JSON. Raises ``InternalError`` for one that is none: something else listens there."""
-    try:
-        parsed = json.loads(body)
-    except ValueError as exc:
-        raise InternalError("the server's answer is not JSON", code="NotAnApiServer") from exc
-    if not isinstance(parsed, dict):
-        raise InternalError("the server's answer is not an object", code="NotAnApiServer")
-    return parsed
-
-
-def error_of(http_status: int, body: bytes) -> CarmelError:
-    """The error of an answer, a Status or not."""
-    try:
-        status = json.loads(body)
-    except ValueError:
-        status = None
-    if isinstance(status, dict):
-        return error_from_status(status, http_status)
-    text = body.decode("utf-8", "replace").strip().partition("\n")[0][:200]
-    return error_from_status({"message": text}, http_status)
-
-
 def _write_query(*, dry_run: bool, strict: bool) -> dict[str, str]:
     query = {"fieldManager": FIELD_MANAGER}
     if strict:
@@ -301,22 +278,3 @@ def _left(deadline: float | None) -> float | None:
 def _line_before(stream: Stream, deadline: float | None) -> bytes:
     stream.wait_at_most(_left(deadline))
     return stream.line()
-
-
-def _event(line: bytes) -> WatchEvent:
-    parsed = parsed_object(line)
-    obj = parsed.get("object")
-    if not isinstance(obj, dict):
-        raise BadRequest("the server sent a watch event without an object", code="NotAnApiServer")
-    if parsed.get("type") == "ERROR":
-        code = obj.get("code")
-        raise error_from_status(obj, code if isinstance(code, int) else 500)
-    return WatchEvent(str(parsed.get("type")), obj)
-
-
-def _version_of(obj: JsonObject) -> str:
-    """An object's version; of a table with one row, that of its row."""
-    if version := metadata(obj, "resourceVersion"):
-        return version
-    rows = obj.get("rows") or [{}]
-    return metadata(rows[-1].get("object") or {}, "resourceVersion")

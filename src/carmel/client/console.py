@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from websockets.sync.client import ClientConnection, connect, unix_connect
 from websockets.typing import Subprotocol
 
-from carmel.client.api import error_of
+from carmel.client.answers import error_of
 from carmel.client.connections import tls_context
 from carmel.client.endpoint import Endpoint, UnixEndpoint
 from carmel.client.troubles import connection_error
