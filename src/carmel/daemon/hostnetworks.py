@@ -17,6 +17,8 @@ from carmel.errors import CarmelError
 from carmel.network.backends import Backends
 from carmel.network.dataplane import DataPlane
 from carmel.network.firewall.nft import NftFirewall
+from carmel.network.firewall.nft_tables import NftTables
+from carmel.network.firewall.nft_watch import NftWatch
 from carmel.network.host.claim import Claim
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import VirtualMachine
@@ -30,9 +32,10 @@ class HostNetworking:
     NICs."""
 
     def __init__(self, runtime: Runtime, paths: Paths, runner: Runner, backends: Backends) -> None:
-        self._host = HostNetworks(runtime, lambda: _data_plane(paths, runner), Claim(paths.networks))
+        self._watch = NftWatch()
+        self._host = HostNetworks(runtime, lambda: _data_plane(paths, runner, self._watch), Claim(paths.networks))
         self._networks = NetworkController(runtime, backends, self._host)
-        self._rules = NftFirewall()
+        self._rules = NftFirewall(NftTables(watch=self._watch))
         self._firewall = FirewallController(runtime, self._rules, StorePorts(runtime))
         ports = PortController(runtime, self._host)
         self.sources: list[NicSource] = [
@@ -54,13 +57,14 @@ class HostNetworking:
         """Ports and the firewall's rules stay."""
         await self._host.close()
         self._rules.close()
+        self._watch.close()
 
     async def _admit(self, vm: VirtualMachine) -> None:
         await self._firewall.admit(vm.metadata.namespace or "default", vm.metadata.labels or {})
 
 
-def _data_plane(paths: Paths, runner: Runner) -> DataPlane:
+def _data_plane(paths: Paths, runner: Runner, watch: NftWatch) -> DataPlane:
     # Not there at all on other systems than Linux; and many hosts never have such a network.
     from carmel.network.host.hostdataplane import HostDataPlane
 
-    return HostDataPlane(runner, paths.network_runtime, paths.networks)
+    return HostDataPlane(runner, paths.network_runtime, paths.networks, watch=watch)

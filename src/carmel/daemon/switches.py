@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from carmel.errors import CarmelError
 from carmel.network.dataplane import DataPlane
 from carmel.network.firewall import FirewallDataPlane, NftFirewall
+from carmel.network.firewall.nft_tables import NftTables
+from carmel.network.firewall.nft_watch import NftWatch
 from carmel.network.host.hostdataplane import HostDataPlane
 from carmel.network.ovs.dataplane import OvsDataPlane
 from carmel.network.ovs.firewall import OvsFirewall
@@ -29,12 +31,15 @@ class Chosen:
     plane: DataPlane
     firewall: FirewallDataPlane
     open_vswitch: OpenVSwitch | None = None
+    watch: NftWatch | None = None
 
     async def aclose(self) -> None:
         """Let go of what was opened. Networks, ports and rules stay."""
         if isinstance(self.firewall, NftFirewall):
             self.firewall.close()
         await self.plane.aclose()
+        if self.watch is not None:
+            self.watch.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,9 @@ def chosen(kind: SwitchKind, paths: Paths, runner: Runner) -> Chosen:
     """Nothing is touched before it is used."""
     folders = paths.network_runtime, paths.networks
     if kind is SwitchKind.LINUX_BRIDGE:
-        return Chosen(kind, HostDataPlane(runner, *folders), NftFirewall())
+        watch = NftWatch()
+        plane, firewall = HostDataPlane(runner, *folders, watch=watch), NftFirewall(NftTables(watch=watch))
+        return Chosen(kind, plane, firewall, watch=watch)
     switch = Switch(runner, run_folder(os.environ))
     plane = OvsDataPlane(runner, *folders, switch)
     return Chosen(kind, plane, OvsFirewall(switch), OpenVSwitch(switch, plane))

@@ -66,16 +66,18 @@ class Tables(Protocol):
 
 
 class NftTables:
-    """``namespace`` is a network namespace's file (``/run/netns/x``, ``/proc/1/ns/net``); ours if it is absent."""
+    """``namespace`` is a network namespace's file (``/run/netns/x``, ``/proc/1/ns/net``); ours if it is absent.
+    ``watch``: that of the namespace, where others of this process have one."""
 
-    def __init__(self, namespace: Path | None = None) -> None:
+    def __init__(self, namespace: Path | None = None, watch: NftWatch | None = None) -> None:
         self._socket = NftSocket(namespace)
-        self._watch: NftWatch | None = None
-        self._told: Told | None = None
+        self._watch = watch if watch is not None else NftWatch(namespace)
+        self._has_watch_of_its_own = watch is None
+        self._watched = False
 
     async def apply(self, commands: Sequence[Command]) -> None:
         sent, owners = await asyncio.to_thread(_encoded, commands)
-        if self._watch is None or self._told is None or len(sent) < _MUCH_BYTES:
+        if len(sent) < _MUCH_BYTES:
             _check(await self._exchange(sent), owners)
             return
         before = await self._generation()
@@ -83,7 +85,7 @@ class NftTables:
             answer = await self._exchange(sent)
         _check(answer, owners)
         if await self._generation() != before + 1:
-            self._told(None)
+            self._watch.missed()
 
     async def counters(self) -> list[Counted] | None:
         if not await self._is_there():
@@ -103,14 +105,14 @@ class NftTables:
         return found
 
     async def watch(self, told: Told) -> None:
-        if self._watch is None:
-            self._told = told
-            self._watch = await NftWatch.begin(self._socket, (BRIDGE, TABLE), told)
+        if not self._watched:
+            await self._watch.follow((BRIDGE, TABLE), told, await self._socket.number())
+            self._watched = True
 
     def close(self) -> None:
-        if self._watch is not None:
+        self._watch.forget((BRIDGE, TABLE))
+        if self._has_watch_of_its_own:
             self._watch.close()
-            self._watch = None
         self._socket.close()
 
     async def _exchange(self, sent: bytes) -> bytes:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from carmel.errors import CarmelError, NotFound, Refused
 from carmel.network.dataplane import Address, NetworkPlan, PortCount, PortHandles, PortPlan, Takeover
+from carmel.network.firewall.nft_watch import NftWatch
 from carmel.network.host import guard, learning
 from carmel.network.host.check import check_network, check_port
 from carmel.network.host.dnsmasq import Dnsmasq, dhcp_plan
@@ -24,6 +25,7 @@ from carmel.network.host.lending import check_representor, to_take
 from carmel.network.host.memory import Memory, Realised
 from carmel.network.host.nat import LOADED, nat_script
 from carmel.network.host.netlink import Netlink
+from carmel.network.host.nft import Nft
 from carmel.network.host.plan import bridge_of, plan, removals
 from carmel.network.host.steps import MakeBridge, Remove
 from carmel.network.host.takeover import Takeovers
@@ -39,13 +41,23 @@ _MOST_QUEUES = 16
 
 class HostDataPlane:
     """``runtime`` and ``state`` are directories of its own; ``namespace`` is the network namespace that it works in,
-    this process' own if it is absent."""
+    this process' own if it is absent. ``watch``: that namespace's, where others of this process have one."""
 
     backend = "linux-bridge"
 
-    def __init__(self, runner: Runner, runtime: Path, state: Path, *, namespace: Path | None = None) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        runtime: Path,
+        state: Path,
+        *,
+        namespace: Path | None = None,
+        watch: NftWatch | None = None,
+    ) -> None:
         self._netlink = Netlink(namespace)
-        self._nft = WatchedNft(runner, namespace, self._touched)
+        self._watch = watch if watch is not None else NftWatch(namespace)
+        self._has_watch_of_its_own = watch is None
+        self._nft = WatchedNft(Nft(runner, namespace), self._watch, self._touched)
         self._not_ours = set[str]()
         """Tables of which it is not known what others have made of them."""
         self._mending: asyncio.Task[None] | None = None
@@ -176,19 +188,24 @@ class HostDataPlane:
             self._mending.cancel()
             await asyncio.gather(self._mending, return_exceptions=True)
         self._nft.close()
+        if self._has_watch_of_its_own:
+            self._watch.close()
         await self._netlink.aclose()
 
     # -- what others do -------------------------------------------------------------------------------------------
     def _touched(self, table: str, who: str | None) -> None:
         """Put back at once: whoever flushes the rules lets VMs send as somebody else, and cuts those behind nat off."""
-        self._not_ours.add(table)
+        if who is not None:
+            self._not_ours.add(table)
+        # Else a look will do: to make all anew forgets what was learned.
         if self._mending is None or self._mending.done():
             self._mending = asyncio.create_task(self._mend(who), name="rules are put back")
 
     async def _mend(self, who: str | None) -> None:
         if who is not None:
             _log.warning("rules of ports or networks in the kernel were changed by %s: they are put back", who)
-        while self._not_ours:
+        settled = False
+        while not settled or self._not_ours:
             try:
                 async with self._lock:
                     await self._settle()
@@ -196,6 +213,7 @@ class HostDataPlane:
                 # The next change of anything tries again.
                 _log.warning("they could not be put back: %s", error)
                 return
+            settled = True
         for told in self._told if who is not None else ():
             told(who or "")
 

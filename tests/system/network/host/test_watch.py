@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from dataclasses import replace
 
 import pytest
 
+from carmel.network.firewall.nft_attributes import BRIDGE, IPV4
+from carmel.network.firewall.nft_watch import NftWatch
 from tests.system.network.host.lab import Lab, nat, port
 
 _ELSEWHERE = ("add table inet other", "delete table inet other")
@@ -71,3 +74,57 @@ async def test_own_changes_are_not_put_back(lab: Lab) -> None:
     await lab.host.run("nft", "flush", "ruleset")
     assert (await asyncio.wait_for(told.get(), 20)).startswith("nft (process ")
     assert told.empty()
+
+
+async def test_one_watch_tells_each_of_its_own_table(lab: Lab) -> None:
+    async def nft(script: str) -> None:
+        await lab.host.run("nft", script)
+
+    one, two, watch = (BRIDGE, "one"), (IPV4, "two"), NftWatch(lab.host.path)
+    of_one, of_two = asyncio.Queue[str | None](), asyncio.Queue[str | None]()
+    await watch.follow(one, of_one.put_nowait)
+    await watch.follow(two, of_two.put_nowait)
+    try:
+        await nft("add table ip two")
+        assert (await asyncio.wait_for(of_two.get(), 20) or "").startswith("nft (process ")
+        with watch.our_program(two):
+            await nft("add chain ip two first")
+        with watch.looking_away():
+            await nft("add table bridge one")
+        assert of_one.empty()
+        assert of_two.empty()
+        with watch.our_program(two):
+            await nft("add chain ip two second")
+            await nft("delete chain ip two first")
+        assert of_two.get_nowait() == "another program"
+        with contextlib.suppress(ValueError), watch.our_program(two):
+            await nft("add chain ip two third")
+            raise ValueError
+        assert of_two.get_nowait() == "another program"
+        watch.missed()
+        assert (of_one.get_nowait(), of_two.get_nowait()) == (None, None)
+        await nft("flush ruleset")
+        for queue in (of_one, of_two):
+            assert (await asyncio.wait_for(queue.get(), 20) or "").startswith("nft (process ")
+        watch.forget(one)
+        await nft("add table bridge one; add table ip two")
+        await asyncio.wait_for(of_two.get(), 20)
+        assert of_one.empty()
+    finally:
+        watch.close()
+
+
+async def test_what_was_missed_is_looked_for(lab: Lab) -> None:
+    """More changes than are kept for this process: what there is stays, what is missing comes back."""
+    network = nat()
+    await lab.plane.ensure_network(network)
+    await lab.plug(port("one", network))
+    before = await rules(lab)
+    with lab.plane._watch.looking_away():
+        await lab.host.run("nft", "delete table ip carmel-nat")
+        await lab.host.run("nft", "add rule bridge carmel-guard prerouting counter")
+    lab.plane._watch.missed()
+    assert lab.plane._mending is not None
+    await asyncio.wait_for(lab.plane._mending, 20)
+    # A rule more in a table that is there is not seen.
+    assert [word for word in await rules(lab) if word != "counter"] == [word for word in before if word != "counter"]
