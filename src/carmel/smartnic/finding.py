@@ -108,12 +108,15 @@ def _name_at(address: str, host: HostSide) -> str | None:
 
 
 def _remembered(told: FunctionStatus, host: HostSide, before: FunctionStatus | None) -> _Place | None:
-    """One that vfio-pci has, or that is on its way there, shows its MAC address to nobody: it is where it was seen
-    last. Real NICs give a function the MAC address of the port that it is plugged into, so that may be another now."""
+    """One that vfio-pci has, or that is on its way there or back (its driver has made no interface yet), shows its MAC
+    address to nobody: it is where it was seen last. Real NICs give a function the MAC address of the port that it is
+    plugged into, so that may be another now."""
     if before is None or before.pci_address is None:
         return None
     device = host.pci.get(before.pci_address)
-    if device is None or device.driver not in {VFIO, None} or device.class_code >> 16 != _CLASSES[told.kind]:
+    if device is None or device.class_code >> 16 != _CLASSES[told.kind]:
+        return None
+    if device.driver != VFIO and _name_at(device.address, host) is not None:
         return None
     return _Place(device)
 

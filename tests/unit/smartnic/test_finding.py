@@ -82,6 +82,18 @@ def test_one_that_vfio_has_is_where_it_was_seen_last(bus: FakePciBus) -> None:
     assert foreign.message == "vfio-pci has 0000:01:00.0 already, and not for Carmel"
 
 
+def test_one_whose_driver_has_made_no_interface_yet_is_where_it_was_seen_last(bus: FakePciBus, tmp_path: Path) -> None:
+    before = find(bus)
+    (interface,) = (tmp_path / "sys/class/net").iterdir()
+    hidden = interface.rename(tmp_path / "hidden")
+    (found,) = find(bus, before=tuple(before))
+    assert (found.pci_address, found.state) == ("0000:01:00.0", FunctionState.FREE)
+    # Once there is one, it is what it says.
+    hidden.rename(interface)
+    (other,) = find(bus, told(mac="52:54:00:00:00:77"), before=tuple(before))
+    assert other.state is FunctionState.MISSING
+
+
 def test_one_that_is_gone_is_missing(bus: FakePciBus) -> None:
     bus.remove("0000:01:00.0")
     (found,) = find(bus)
