@@ -17,12 +17,13 @@ from tests.unit.controllers.offload.world import LAN, OffloadWorld, ready_of
 
 
 async def start(world: OffloadWorld, nic: FakeNic, *vms: str) -> None:
-    """A NIC that is joined, and the Ports of these VMs on both sides."""
+    """A NIC that is joined, and the Ports of these VMs on both sides; the host knows of the NIC's."""
     await world.join(nic)
     await world.ready()
     for vm in vms:
         await nic.make_port(f"{vm}-eth0", f"uid-{vm}")
         await world.make_port(vm, f"uid-{vm}")
+    await world.links.wait("dpu", lambda view: all(("default", f"{vm}-eth0") in view.ports for vm in vms), 20)
 
 
 async def until_bound(world: OffloadWorld, name: str, function: str | None) -> None:
