@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from carmel.client.api import Client
 from carmel.client.contexts import choose_context
 from carmel.client.objects import JsonObject
 from carmel.cpulist import parse_cpu_list
+from carmel.errors import CarmelError
 from tests.api import Api
 from tests.daemon import Daemon
 from tests.programs import Program, carmel
@@ -105,6 +107,17 @@ class LabMachine(Api):
     def daemon_pid(self) -> int:
         """Of the carmeld that init runs."""
         return int(self.shell("pidof carmeld"))
+
+    def await_daemon(self, other_than: int) -> None:
+        """Until init has started another carmeld and that one answers."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            with contextlib.suppress(CarmelError, ValueError):
+                self.client.call("GET", "/readyz")
+                if self.daemon_pid() != other_than:
+                    return
+            assert time.monotonic() < deadline, self.last_words()
+            time.sleep(0.5)
 
     def process(self, vm: JsonObject) -> Process:
         """The QEMU of a VM, found by the VM's uid in its arguments, as the kernel shows it now."""

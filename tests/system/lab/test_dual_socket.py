@@ -5,15 +5,12 @@ That they are is read from the machine's own kernel, by its shell.
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from carmel.client.objects import JsonObject, condition, dig
-from carmel.errors import CarmelError
 from tests.daemon import Daemon, is_ready
 from tests.system.lab.machine import LabMachine, Process, lab_machine
 
@@ -76,7 +73,7 @@ def test_vms_live_on_their_nodes_outlive_the_daemon_and_are_moved(lab: LabMachin
 
     daemon = lab.daemon_pid()
     lab.shell(f"kill -9 {daemon}")
-    await_daemon(lab, other_than=daemon)
+    lab.await_daemon(other_than=daemon)
     for name, vm in vms.items():
         again = lab.wait_for("vm", name, is_ready)
         assert again["status"]["launchID"] == vm["status"]["launchID"]
@@ -124,18 +121,6 @@ def assert_moved(lab: LabMachine, both: Mapping[str, JsonObject], *, leaves: str
     later = lab.process(found[name])
     assert later.nodes == {1 - crowded}
     assert sum(later.guest_memory[0].pages.values()) > touched + 20 * MIB_IN_PAGES
-
-
-def await_daemon(lab: LabMachine, other_than: int) -> None:
-    """Until init has started another carmeld and that one answers."""
-    deadline = time.monotonic() + lab.patience
-    while True:
-        with contextlib.suppress(CarmelError, ValueError):
-            lab.client.call("GET", "/readyz")
-            if lab.daemon_pid() != other_than:
-                return
-        assert time.monotonic() < deadline, lab.last_words()
-        time.sleep(0.5)
 
 
 def test_a_vm_wider_than_a_node_sees_two_nodes_as_they_are(lab: LabMachine) -> None:

@@ -83,8 +83,9 @@ def loaded_chains(items: Sequence[Mapping[str, Any]] | None) -> dict[str, str] |
 
 
 def dropped_packets(items: Sequence[Mapping[str, Any]] | None) -> dict[str, int]:
+    """By port's interface. Counters of other tables are left out, should nft list them."""
     counters = (item["counter"] for item in items or () if "counter" in item)
-    return {counter["name"]: int(counter["packets"]) for counter in counters}
+    return {one["name"]: int(one["packets"]) for one in counters if one["table"] == GUARD_TABLE}
 
 
 def afresh(script: str) -> str:

@@ -43,18 +43,17 @@ def remove(interface: str) -> Iterator[str]:
 
 
 def learned(items: Sequence[Mapping[str, Any]] | None) -> dict[str, set[Address]]:
-    """By port's interface what it was seen to use."""
+    """By port's interface what it was seen to use.
+
+    nft 1.0.6 lists the sets of all tables of the family, whichever was asked for: those of the firewall, too.
+    """
     found: dict[str, set[Address]] = {}
-    for item in items or ():
-        name, dash, family = item.get("set", {}).get("name", "").rpartition("-")
-        if dash and family in _SIZES:
-            found.setdefault(name, set()).update(map(_address, item["set"].get("elem", [])))
+    for one in (item["set"] for item in items or () if "set" in item):
+        name, dash, family = one["name"].rpartition("-")
+        if one["table"] == GUARD_TABLE and dash and family in _SIZES:
+            elements = one.get("elem", [])
+            found.setdefault(name, set()).update(ipaddress.ip_address(each["elem"]["val"]) for each in elements)
     return found
-
-
-def _address(element: str | Mapping[str, Any]) -> Address:
-    """nft writes the bare value of one that has nothing else to say: no time left, until the kernel collects it."""
-    return ipaddress.ip_address(element if isinstance(element, str) else element["elem"]["val"])
 
 
 def _name(interface: str, family: str) -> str:

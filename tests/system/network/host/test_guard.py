@@ -83,6 +83,8 @@ async def test_addresses_that_nobody_gave_are_learned_from_what_passed_the_guard
         taps[0].send(ethernet(mac, arp(mac, f"198.51.100.{number}"), _TYPE_ARP))
     taps[0].send(ethernet(mac, arp(mac, "192.0.2.7", _LAST), _TYPE_ARP))
     await taps[1].until(_LAST)
+    # Names and values as the firewall's sets have them.
+    await nft.load("add table bridge other\nadd set bridge other vms-4 { type ipv4_addr; elements = { 10.0.0.1 }; }\n")
     found = learned(await nft.items(LEARNED))
     assert set(found) == {stranger.interface}
     four = {str(one) for one in found[stranger.interface] if one.version == 4}
@@ -97,6 +99,7 @@ async def test_addresses_that_nobody_gave_are_learned_from_what_passed_the_guard
     for tap in taps:
         os.close(tap.fd)
     await netlink.aclose()
+    await nft.load("delete table bridge other\n")
     await lab.host.ip("link delete lan0")
 
 

@@ -25,7 +25,7 @@ def _table(*chains: tuple[str, str]) -> list[dict[str, Any]]:
         {"chain": {"name": "prerouting"}},
         {"rule": {"chain": "prerouting"}},
         {"map": {"name": "ports", "elem": elements}},
-        *({"counter": {"name": name, "packets": 7}} for name, _ in chains),
+        *({"counter": {"table": "carmel-guard", "name": name, "packets": 7}} for name, _ in chains),
     ]
 
 
@@ -76,17 +76,29 @@ def test_sets_come_and_go_with_the_chain_that_fills_them() -> None:
 def test_what_was_learned_is_read() -> None:
     elements = [{"elem": {"val": "10.0.0.7", "timeout": 3600, "expires": 3599}}]
     items: list[dict[str, Any]] = [
-        {"set": {"name": f"{_TWO.interface}-4", "elem": elements}},
-        {"set": {"name": f"{_TWO.interface}-6", "elem": [{"elem": {"val": "fd00::7"}}]}},
-        {"set": {"name": f"{_ONE.interface}-4", "elem": ["10.0.0.8"]}},
-        {"set": {"name": f"{_ONE.interface}-6"}},
+        {"set": {"table": "carmel-guard", "name": f"{_TWO.interface}-4", "elem": elements}},
+        {"set": {"table": "carmel-guard", "name": f"{_TWO.interface}-6", "elem": [{"elem": {"val": "fd00::7"}}]}},
+        {"set": {"table": "carmel-guard", "name": f"{_ONE.interface}-4"}},
         {"metainfo": {}},
     ]
     assert learned(items) == {
         _TWO.interface: {IPv6Address("fd00::7")} | {IPv4Address("10.0.0.7")},
-        _ONE.interface: {IPv4Address("10.0.0.8")},
+        _ONE.interface: set(),
     }
     assert learned(None) == {}
+
+
+def test_what_other_tables_have_is_left_out() -> None:
+    """As nft 1.0.6 lists it, whichever table it was asked for: here a policy's peers, by VM and by block."""
+    blocks = [{"prefix": {"addr": "10.0.0.0", "len": 8}}]
+    items: list[dict[str, Any]] = [
+        {"set": {"table": "carmel-firewall", "name": "vms-0a1b-4", "elem": ["10.0.0.7"]}},
+        {"set": {"table": "carmel-firewall", "name": "blocks-2c3d-4", "elem": blocks}},
+        {"counter": {"table": "carmel-firewall", "name": _ONE.interface, "packets": 7}},
+        {"counter": {"table": "carmel-guard", "name": _TWO.interface, "packets": 3}},
+    ]
+    assert learned(items) == {}
+    assert dropped_packets(items) == {_TWO.interface: 3}
 
 
 def test_a_table_that_somebody_emptied_is_made_anew() -> None:
