@@ -77,6 +77,8 @@ class FunctionNics:
         self._locks: dict[str, asyncio.Lock] = {}
         self._owed: set[Key] = set()
         """Ports whose VM ended while their NIC was away."""
+        self._not_yet: set[Key] = set()
+        """Ports that have a function which is not ready to be plugged in, or never became so."""
         self._waiting: dict[str, tuple[CarmelError, Key]] = {}
 
     def serves(self, wanted: WantedNic) -> bool:
@@ -120,8 +122,12 @@ class FunctionNics:
                 if mine is None and port.bound is not None and port.owner != HOST_OWNER:
                     _log.info("%s of SmartNIC %s is plugged into %s for nobody", port.bound, smart_nic, key)
                     await self._unplug(smart_nic, key)
-                elif mine is not None and port.bound is None and mine.function.smart_nic == smart_nic:
+                elif mine is not None and port.bound is None and self._forgotten(mine, smart_nic):
                     await self._plug_again(mine)
+
+    def _forgotten(self, claim: Claim, smart_nic: str) -> bool:
+        """It was plugged in there."""
+        return claim.function.smart_nic == smart_nic and claim.key not in self._not_yet
 
     def wake(self, ready: Collection[str]) -> list[str]:
         """The uids of VMs that wait for something that may be there now. ``ready``: the SmartNICs that are."""
@@ -159,6 +165,7 @@ class FunctionNics:
             await self._take_back(mine)
         claim, status = await self._claims.claim(key, self._wish(vm, wanted, key), self._plugged())
         self._owed.discard(key)
+        self._not_yet.add(key)
         smart_nic = claim.function.smart_nic
         if status.pci_address is None:
             raise Unavailable(
@@ -171,6 +178,7 @@ class FunctionNics:
             await self._functions.bind(status.pci_address)
         async with self._lock(smart_nic):
             await self._plug_in(claim)
+            self._not_yet.discard(key)
         mac = await self._wait_ready(claim)
         if wanted.nic.mac is not None and mac != wanted.nic.mac.lower():
             raise Refused(
@@ -289,6 +297,7 @@ class FunctionNics:
                 self._owed.add(claim.key)
                 return
             self._owed.discard(claim.key)
+            self._not_yet.discard(claim.key)
             await self._claims.free(claim)
 
     async def _unplug(self, smart_nic: str, key: Key) -> bool:

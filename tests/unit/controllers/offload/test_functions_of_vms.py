@@ -242,6 +242,8 @@ async def test_a_kernel_that_does_not_give_it_leaves_the_nic_as_it_was(world: Of
         with pytest.raises(CarmelError) as caught:
             await world.plan("web", "uid-web")
         assert caught.value.code == "FunctionNotBound"
+        # Nor does whatever else the NIC says plug it in.
+        await world.nics.settle("dpu")
         assert await nic.bound("web-eth0") is None
         await world.nics.release("uid-web")
         await world.functions(lambda known: known["pf0vf0"]["state"] == "Free")
