@@ -86,7 +86,7 @@ class SmartNICController:
                 retry_permanent_seconds=60.0,
             )
         )
-        links.listen(self._look)
+        links.listen_for_gist(self._look)
         claims.listen(self._look)
 
     def host_changed(self) -> None:

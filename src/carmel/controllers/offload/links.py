@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from carmel.client.endpoint import HttpsEndpoint
+from carmel.client.objects import JsonObject
 from carmel.errors import TimedOut, Unavailable
 from carmel.smartnic.link import Link, NicLink, NicView
 
@@ -21,10 +22,17 @@ class Links:
         self._make = make
         self._links: dict[str, tuple[HttpsEndpoint, NicLink]] = {}
         self._listeners: list[Listener] = []
+        self._of_gist: list[Listener] = []
+        self._gists: dict[str, object] = {}
         self._changes: dict[str, asyncio.Event] = {}
 
     def listen(self, listener: Listener) -> None:
+        """To be told of whatever a NIC says, counters too."""
         self._listeners.append(listener)
+
+    def listen_for_gist(self, listener: Listener) -> None:
+        """To be told of what is more than counting: that comes every few seconds, and changes nothing."""
+        self._of_gist.append(listener)
 
     async def ensure(self, name: str, endpoint: HttpsEndpoint) -> NicLink:
         known = self._links.get(name)
@@ -81,3 +89,22 @@ class Links:
             waiting.set()
         for listener in self._listeners:
             listener(name)
+        gist = _gist(self.view(name))
+        if self._gists.get(name) != gist:
+            self._gists[name] = gist
+            for listener in self._of_gist:
+                listener(name)
+
+
+def _gist(view: NicView) -> object:
+    """Of objects what their owners wrote: what the NIC found out of ports stands in ``ports``."""
+    error = None if view.error is None else (view.error.code, view.error.message)
+    written = {
+        plural: {key: _written(obj.get("metadata") or {}) for key, obj in objects.items()}
+        for plural, objects in view.objects.items()
+    }
+    return view.facts, view.ports, error, written
+
+
+def _written(metadata: JsonObject) -> tuple[object, ...]:
+    return tuple(metadata.get(name) for name in ("uid", "generation", "labels", "deletionTimestamp"))

@@ -68,7 +68,7 @@ class Mirroring:
         for kind in _WATCHED:
             self._informers[kind].listen(self._changed)
         self._smart_nics.listen(lambda change: self._look(change.key.name))
-        links.listen(self._look)
+        links.listen_for_gist(self._look)
 
     async def reconcile(self, key: Key) -> float | None:
         smart_nic = await self._resources.find(key)
