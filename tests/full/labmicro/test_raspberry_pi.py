@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from carmel.client.objects import condition, dig
-from tests.daemon import Daemon, is_ready
-from tests.system.lab.machine import LabMachine, lab_machine
+from tests.daemon import is_ready
+from tests.system.lab.machine import LabMachine
 
 pytestmark = pytest.mark.timeout(1200)
-
-
-@pytest.fixture(scope="module")
-def lab(outer: Daemon, home: Path) -> Iterator[LabMachine]:
-    with lab_machine(outer, home, "raspberry-pi-4") as running:
-        yield running
 
 
 def test_a_small_board_and_its_limits(lab: LabMachine) -> None:
@@ -30,7 +21,6 @@ def test_a_small_board_and_its_limits(lab: LabMachine) -> None:
     # It is QEMU's machine and says so: nothing is claimed about a board that is not there.
     assert dig(hardware, "board", "id") is None
 
-    lab.make_micro_image()
     lab.create("vm", lab.micro_vm("nine", cpu={"count": 9}))
     refused = lab.wait_for("vm", "nine", lambda vm: condition(vm, "Accepted").get("status") == "False")
     assert "8" in condition(refused, "Accepted")["message"]

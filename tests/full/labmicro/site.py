@@ -70,6 +70,12 @@ class Site:
         self.lab.delete("network", network, None)
         self.lab.wait_gone("network", network, None)
 
+    def take_down(self) -> None:
+        self.lab.delete_all_vms()
+        for name in ("ten", "twenty"):
+            self.remove(name)
+        self.shell("ip netns del out")
+
     def answered(self, vm: str, *pings: str, seconds: int = 1) -> list[bool]:
         """Of each ping (an address, perhaps with options) of a guest, whether it was answered. Two tries each: the
         first may go by what the guest knew before."""
@@ -103,7 +109,6 @@ def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> bool:
 
 def bring_up(lab: LabMachine) -> Site:
     here = Site(lab)
-    lab.make_micro_image()
     lab.shell(_MAKE_OUTSIDE)
     for name, vlan in (("ten", 10), ("twenty", 20)):
         bridge = {"uplinks": list(LEGS), "bond": "active-backup", "vlan": vlan}

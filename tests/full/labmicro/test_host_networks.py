@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from carmel.client.objects import JsonObject, condition, dig
-from tests.daemon import Daemon, is_ready, not_ready_because
-from tests.full.labnets.site import (
+from tests.daemon import is_ready, not_ready_because
+from tests.full.labmicro.site import (
     B_IN_20,
     HERE,
     JUMBO,
@@ -27,7 +26,7 @@ from tests.full.labnets.site import (
     bring_up,
     eventually,
 )
-from tests.system.lab.machine import lab_machine
+from tests.system.lab.machine import LabMachine
 
 pytestmark = pytest.mark.timeout(1200)
 _VLAN_TAG = 4
@@ -35,11 +34,10 @@ _VLAN_TAG = 4
 
 
 @pytest.fixture(scope="module")
-def site(outer: Daemon, home: Path) -> Iterator[Site]:
-    with lab_machine(outer, home, "raspberry-pi-4") as lab:
-        yield bring_up(lab)
-        # None of its controllers met with what it did not expect.
-        assert lab.shell("grep -A 20 'a pass failed' /var/log/carmeld.log").strip() == ""
+def site(lab: LabMachine) -> Iterator[Site]:
+    here = bring_up(lab)
+    yield here
+    here.take_down()
 
 
 def test_guests_of_one_vlan_reach_each_other_and_no_other(site: Site) -> None:
