@@ -46,10 +46,10 @@ class Load:
         return passed / _MEGABYTE
 
 
-HEAVY = (Load(True, 64, 4000), Load(False, 1500, 2000), Load(True), Load(False))
+HEAVY = (Load(True, 64, 8000), Load(False, 1500, 4000), Load(True), Load(False))
 LOADS = (
-    Load(True, 64, 1000), Load(True, 64, 4000), Load(True, 512, 2000), Load(True, 1500, 2000),
-    Load(False, 64, 2000), Load(False, 1500, 2000), Load(True), Load(False),
+    Load(True, 64, 1000), Load(True, 64, 8000), Load(True, 512, 4000), Load(True, 1500, 4000),
+    Load(False, 64, 4000), Load(False, 1500, 4000), Load(True), Load(False),
 )  # fmt: skip
 
 
