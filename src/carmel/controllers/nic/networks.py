@@ -24,7 +24,7 @@ def is_switched(network: Network) -> bool:
 
 class NicSwitch:
     """The NIC's data plane, begun with what an earlier daemon made. ``made``: the networks that this daemon has made or
-    found as they are to be. (A status may be older than the last power cut.)"""
+    found as they are to be. (A status may be older than the last power cut.) ``looked_at``: those, and the refused."""
 
     begun = True
 
@@ -34,17 +34,22 @@ class NicSwitch:
         self._plane = plane
         plane.watch(PutBack(runtime, is_switched).tell)
         self.made: set[str] = set()
+        self.looked_at: set[str] = set()
         self._told: list[Callable[[str], None]] = []
 
     def on_made(self, told: Callable[[str], None]) -> None:
-        """Call ``told`` with the name of each network that ports can be plugged into from now on."""
+        """Call ``told`` with the name of each network that ports can be plugged into from now on, or that was looked at
+        for the first time."""
         self._told.append(told)
 
     def note(self, name: str, *, made: bool) -> None:
-        if not made:
-            self.made.discard(name)
-        elif name not in self.made:
+        new = name not in self.looked_at or (made and name not in self.made)
+        self.looked_at.add(name)
+        if made:
             self.made.add(name)
+        else:
+            self.made.discard(name)
+        if new:
             for told in self._told:
                 told(name)
 

@@ -33,6 +33,7 @@ Prepare = Callable[[], Awaitable[None]]
 """Have the firewall in force: see ``FirewallController.prepare``."""
 
 _RETRY_SECONDS = 30.0
+_NOT_LOOKED_AT = Refusal("NetworkNotReady", "its network is being made")
 
 
 def _name(namespace: str, name: str) -> str:
@@ -102,6 +103,8 @@ class NicPortController:
         plane = await self._switch.plane()
         wish = await self._wish(port)
         if isinstance(wish, Refusal):
+            if wish is _NOT_LOOKED_AT and port_name(port.spec.owner, port.spec.nic) in await plane.attached():
+                return None  # An earlier daemon plugged it in, and traffic goes on: ``_network_made`` comes back to it.
             await self._unplug(key, port_name(port.spec.owner, port.spec.nic))
             await self._show_refusal(port, wish)
             return None
@@ -126,7 +129,10 @@ class NicPortController:
         if isinstance(wish, Refusal):
             return wish
         network = port.spec.network_ref.name
-        missing = not_ready_because(await self._networks.find(Key(None, network)), network)
+        there = await self._networks.find(Key(None, network))
+        if there is not None and network not in self._switch.looked_at:
+            return _NOT_LOOKED_AT
+        missing = not_ready_because(there, network)
         if missing is None and network not in self._switch.made:
             missing = f"the network {network} is being made"
         return wish if missing is None else Refusal("NetworkNotReady", missing)

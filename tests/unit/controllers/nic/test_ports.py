@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -12,7 +13,7 @@ import pytest
 from carmel.controllers.network.hosted import FINALIZER
 from carmel.controllers.runtime import Key, find_condition
 from carmel.errors import Refused
-from carmel.network.dataplane import PortCount
+from carmel.network.dataplane import NetworkPlan, PortCount
 from carmel.network.firewall import Connection, PortKey
 from carmel.network.host.kernel import Link
 from carmel.network.names import port_name
@@ -273,6 +274,33 @@ async def test_what_was_plugged_stays_while_the_daemon_is_away(nic: SmartNic) ->
     await nic.start()
     assert nic.plane.links[CMP[0]] == before[CMP[0]]
     assert set(nic.plane.links) == {"lo", CMP[0], "pf0vf1", "pf0vf2"}
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_what_was_plugged_stays_until_its_network_was_looked_at(nic: SmartNic, *, refused: bool) -> None:
+    """Networks take their time at a daemon's start, and ports may be first."""
+    await nic.make_network()
+    await nic.make_port(0)
+    await nic.stop()
+    before, looking = dict(nic.plane.links), asyncio.Event()
+    ensure = nic.plane.ensure_network
+
+    async def slowly(network: NetworkPlan) -> None:
+        await looking.wait()
+        if refused:
+            raise Refused("somebody else has it", code="NetworksOverlap")
+        await ensure(network)
+
+    nic.plane.ensure_network = slowly  # type: ignore[method-assign]
+    nic._open()
+    await nic.switch.begin()
+    await nic.itself.refresh()
+    await nic.runtime.start()
+    await nic.controller.reconcile(Key("default", "p0"))
+    assert nic.plane.links[CMP[0]] == before[CMP[0]]
+    looking.set()
+    assert ready(await nic.port(0))[1] == ("NetworkNotReady" if refused else "Plugged")
+    assert (CMP[0] in nic.plane.links) is not refused
 
 
 async def test_after_a_power_cut_it_is_plugged_from_the_store_alone(nic: SmartNic) -> None:
