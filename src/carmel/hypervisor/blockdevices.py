@@ -41,7 +41,7 @@ def disk_arguments(
         devices.append(device)
         boot = {"bootindex": index + 1}
         if isinstance(disk, FunctionDiskConfig):
-            words += ["-device", _json(port_options(disk_port(index), slots.disk()))]
+            words += ["-device", _json(port_options(disk_port(index), slots.drive()))]
             options = function_options(disk.function, device.id, {**boot, "bus": device.port})
         else:
             words += _backend(disk, device, layers.get(disk.name, ()), paths)
@@ -96,7 +96,7 @@ def _on_bus(bus: DiskBus, index: int, slots: Slots) -> dict[str, object]:
         case DiskBus.VIRTIO:
             return {"driver": "virtio-blk-pci", **slots.disk()}
         case DiskBus.NVME:
-            return {"driver": "nvme", **slots.disk()}
+            return {"driver": "nvme", **slots.drive()}
         case DiskBus.SCSI:
             return {"driver": "scsi-hd", "bus": "scsi.0", "channel": 0, "scsi-id": index, "lun": 0}
         case DiskBus.USB:

@@ -13,9 +13,9 @@ slots   device
 16-31   disks, eight a slot
 ======  ==============================
 
-With an IOMMU, disks end at slot 23 and 24 to 31 have a port for hot-plug each. For functions of one slot are one group
-to a guest that was started with a device tree (Linux 6.1 enables ACS there only for what it finds later), and then two
-devices behind ports of one slot could not be given to two VMs.
+With an IOMMU, disks share slots 16 and 17 only, 18 to 23 have an NVMe drive each, 24 to 31 a port for hot-plug each.
+For functions of one slot are one group to a guest that was started with a device tree (Linux 6.1 enables ACS there only
+for what it finds later), and then two devices of one slot could not be given to two VMs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FIXED = {"channels": (9, 0), "rng": (9, 1), "panic": (9, 2), "scsi": (10, 0), "
 _PORTS = 13
 _CDROMS = 14
 _FIRST_DISK, _LAST_SLOT = 16, 31
-_FIRST_LONE_PORT = 24
+_FIRST_LONE_DRIVE, _FIRST_LONE_PORT = 18, 24
 
 
 def hot_plug_ports(*, iommu: bool) -> int:
@@ -41,8 +41,9 @@ class Slots:
 
     def __init__(self, *, iommu: bool = False) -> None:
         self._iommu = iommu
-        self._last_disk = _FIRST_LONE_PORT - 1 if iommu else _LAST_SLOT
+        self._last_disk = _FIRST_LONE_DRIVE - 1 if iommu else _LAST_SLOT
         self._next_disk = 0
+        self._next_drive = _FIRST_LONE_DRIVE
 
     def nic(self, index: int) -> dict[str, object]:
         if index >= _NICS:
@@ -68,6 +69,18 @@ class Slots:
             raise Refused(f"this VM has at most {most} disks", code="TooManyDevices", field="spec.disks")
         self._next_disk += 1
         return _address(_FIRST_DISK + slot, function, shared=True)
+
+    def drive(self) -> dict[str, object]:
+        """For a disk that is a controller of its own, which a guest with an IOMMU may hand on."""
+        if not self._iommu:
+            return self.disk()
+        if self._next_drive >= _FIRST_LONE_PORT:
+            most = _FIRST_LONE_PORT - _FIRST_LONE_DRIVE
+            raise Refused(
+                f"a VM with an IOMMU has at most {most} NVMe drives", code="TooManyDevices", field="spec.disks"
+            )
+        self._next_drive += 1
+        return _address(self._next_drive - 1, 0)
 
 
 def _address(slot: int, function: int, *, shared: bool = False) -> dict[str, object]:

@@ -100,7 +100,7 @@ def test_with_an_iommu_each_nic_has_a_port_of_its_own_at_its_slot() -> None:
     assert len({port["chassis"] for port in ports}) == len(ports) == 16
 
 
-@pytest.mark.parametrize(("iommu", "most"), [(False, 128), (True, 64)])
+@pytest.mark.parametrize(("iommu", "most"), [(False, 128), (True, 16)])
 def test_disks_end_where_ports_begin(iommu: bool, most: int) -> None:
     slots = Slots(iommu=iommu)
     taken = {slots.disk()["addr"] for _ in range(most)}
@@ -109,6 +109,18 @@ def test_disks_end_where_ports_begin(iommu: bool, most: int) -> None:
     with pytest.raises(Refused) as caught:
         slots.disk()
     assert (caught.value.code, caught.value.field) == ("TooManyDevices", "spec.disks")
+
+
+def test_with_an_iommu_each_nvme_drive_has_a_slot_of_its_own() -> None:
+    """Else they are one group to the guest once it was started anew, and cannot be given to its VMs one by one."""
+    slots = Slots(iommu=True)
+    disks, drives = [slots.disk() for _ in range(16)], [slots.drive() for _ in range(6)]
+    alone = [str(drive["addr"]).split(".") for drive in drives]
+    assert {function for _, function in alone} == {"0"}
+    others = {str(slot["addr"]).split(".")[0] for slot in [*disks, *(slots.port(index) for index in range(8))]}
+    assert len({slot for slot, _ in alone} - others) == 6
+    with pytest.raises(Refused, match="at most 6 NVMe drives"):
+        slots.drive()
 
 
 @pytest.mark.parametrize(("name", "devices"), [("aarch64", frozenset[str]()), ("x86_64", frozenset({"arm-smmuv3"}))])
