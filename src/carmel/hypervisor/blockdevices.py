@@ -37,15 +37,18 @@ def disk_arguments(
     on_bus = dict.fromkeys(DiskBus, 0)
     devices = []
     for index, disk in enumerate(config.disks):
-        device = _device(index, disk, layers.get(disk.name, ()))
+        # Behind a port of its own a guest with an IOMMU may hand it on, as it may its NICs, and it can be unplugged.
+        lone = config.iommu and not isinstance(disk, FunctionDiskConfig) and disk.bus is DiskBus.NVME
+        device = _device(index, disk, layers.get(disk.name, ()), alone=lone)
         devices.append(device)
         boot = {"bootindex": index + 1}
+        if device.port is not None:
+            words += ["-device", _json(port_options(device.port, slots.drive(), bare=lone))]
         if isinstance(disk, FunctionDiskConfig):
-            words += ["-device", _json(port_options(disk_port(index), slots.drive()))]
             options = function_options(disk.function, device.id, {**boot, "bus": device.port})
         else:
             words += _backend(disk, device, layers.get(disk.name, ()), paths)
-            place = _on_bus(disk.bus, on_bus[disk.bus], slots)
+            place = _on_bus(disk.bus, on_bus[disk.bus], slots, device.port)
             options = {"id": device.id, "drive": device.nodes[0], "serial": disk.serial, **boot, **place}
             on_bus[disk.bus] += 1
         words += ["-device", _json(options)]
@@ -54,14 +57,14 @@ def disk_arguments(
     return words, devices
 
 
-def _device(index: int, disk: AnyDisk, layers: Sequence[Layer]) -> Device:
+def _device(index: int, disk: AnyDisk, layers: Sequence[Layer], *, alone: bool) -> Device:
     node = f"disk{index}"
     function = disk.function if isinstance(disk, FunctionDiskConfig) else None
     return Device(
         kind=DeviceKind.DISK,
         name=disk.name,
         id=f"{node}-dev",
-        port=disk_port(index) if function is not None else None,
+        port=disk_port(index) if alone or function is not None else None,
         nodes=node_names(disk, node, layers),
         objects=(f"{node}-tls",) if isinstance(disk, NbdDiskConfig) else (),
         function=function,
@@ -91,12 +94,12 @@ def _controllers(disks: Sequence[AnyDisk], slots: Slots) -> list[str]:
     return words
 
 
-def _on_bus(bus: DiskBus, index: int, slots: Slots) -> dict[str, object]:
+def _on_bus(bus: DiskBus, index: int, slots: Slots, behind: str | None) -> dict[str, object]:
     match bus:
         case DiskBus.VIRTIO:
             return {"driver": "virtio-blk-pci", **slots.disk()}
         case DiskBus.NVME:
-            return {"driver": "nvme", **slots.drive()}
+            return {"driver": "nvme", **({"bus": behind} if behind is not None else slots.drive())}
         case DiskBus.SCSI:
             return {"driver": "scsi-hd", "bus": "scsi.0", "channel": 0, "scsi-id": index, "lun": 0}
         case DiskBus.USB:

@@ -13,7 +13,7 @@ slots   device
 16-31   disks, eight a slot
 ======  ==============================
 
-With an IOMMU, disks share slots 16 and 17 only, 18 to 23 have an NVMe drive each, 24 to 31 a port for hot-plug each.
+With an IOMMU, disks share slots 16 and 17 only, 18 to 23 have a port for an NVMe drive each, 24 to 31 one for hot-plug.
 For functions of one slot are one group to a guest that was started with a device tree (Linux 6.1 enables ACS there only
 for what it finds later), and then two devices of one slot could not be given to two VMs.
 """
@@ -71,7 +71,7 @@ class Slots:
         return _address(_FIRST_DISK + slot, function, shared=True)
 
     def drive(self) -> dict[str, object]:
-        """For a disk that is a controller of its own, which a guest with an IOMMU may hand on."""
+        """For a disk that is a controller of its own, or for the port of one that a guest with an IOMMU may hand on."""
         if not self._iommu:
             return self.disk()
         if self._next_drive >= _FIRST_LONE_PORT:

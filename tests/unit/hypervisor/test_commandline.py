@@ -6,6 +6,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ import pytest
 from carmel.errors import Refused
 from carmel.hypervisor.arch import architecture
 from carmel.hypervisor.commandline import CommandLine, Platform, Start, command_line
-from carmel.hypervisor.config import Accelerator, CpuConfig, MachineConfig, NicConfig
+from carmel.hypervisor.config import Accelerator, CpuConfig, DiskConfig, MachineConfig, NicConfig
+from carmel.hypervisor.devices import DeviceKind
 from carmel.hypervisor.firmware import FirmwareFiles
+from carmel.hypervisor.layers import Layer
 from carmel.hypervisor.slots import Slots, hot_plug_ports
 from carmel.resources.virtualmachine import DiskBus
 from tests.unit.hypervisor.cases import (
@@ -98,6 +101,22 @@ def test_with_an_iommu_each_nic_has_a_port_of_its_own_at_its_slot() -> None:
     behind = {port["id"]: port["addr"] for port in ports if port["id"].startswith("nicport")}
     assert [behind[nic["bus"]] for nic in nics] == before
     assert len({port["chassis"] for port in ports}) == len(ports) == 16
+
+
+def test_with_an_iommu_each_nvme_drive_sits_behind_a_port_of_its_own() -> None:
+    buses = (DiskBus.VIRTIO, DiskBus.NVME, DiskBus.NVME, DiskBus.VIRTIO)
+    disks = tuple(DiskConfig(f"d{n}", bus, Path(f"/data/d{n}"), "raw", f"d{n}") for n, bus in enumerate(buses))
+    config = replace(machine(), disks=disks, iommu=True)
+    platform = Platform(architecture("aarch64"), abilities("7.2"), Accelerator.TCG, FIRMWARE)
+    layered = {disk.name: [Layer(disk.path, "raw")] for disk in disks}
+    built = command_line(config, platform, PATHS, Start("0123abcd", SOCKETS), layered)
+    options = [json.loads(word) for option, word in pairwise(built.argv) if option == "-device" and word[0] == "{"]
+    devices = {one["id"]: one for one in options if "id" in one}
+    assert [devices[f"disk{n}-dev"].get("addr") for n in range(4)] == ["10.0", None, None, "10.1"]
+    for number, address in ((1, "12.0"), (2, "13.0")):
+        port = devices[devices[f"disk{number}-dev"]["bus"]]
+        assert (port["driver"], port["addr"], "multifunction" in port) == ("pcie-root-port", address, False)
+    assert [one.port for one in built.devices if one.kind is DeviceKind.DISK] == [None, "diskport1", "diskport2", None]
 
 
 @pytest.mark.parametrize(("iommu", "most"), [(False, 128), (True, 16)])
