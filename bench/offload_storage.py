@@ -1,0 +1,128 @@
+"""What a SmartNIC takes from its host: CPU time for remote storage, by the host's own initiator and by the NIC's.
+
+``tcp``: the host's kernel speaks NVMe over TCP with the target. ``nic``: the NIC's does, and the host has an NVMe
+function. The host itself reads and writes blocks, without its page cache; and a VM writes, on a Volume of a datastore
+there, and on a function of its own (vfio-pci). CPU time as in ``bench.offload``: of emulated machines, without their
+guests', less what they take at rest. The target runs on the NIC either way, and is counted there. The emulation has a
+shortcut: the NVMe controller is the outer QEMU's, not the NIC's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.harness import machine, table
+from bench.offload_samples import Busy, Cost, at_rest, busiest, read_samples, start_samples
+from bench.offload_storage_lab import PATIENCE_SECONDS, drives, guests
+from tests.daemon import running_daemon
+from tests.full.smartnic.pair import Pair, lab_pair
+
+_WAYS = ("tcp", "nic")
+_KIB = 1024
+_PASS = {128: 128, 4: 256}
+"""How many blocks of so many KiB are asked for before it is looked at the clock."""
+_AROUND = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """``kib``: a block. ``vm``: whose blocks they are: a VM's, or the host's own."""
+
+    kib: int
+    write: bool
+    vm: bool = False
+
+    @property
+    def name(self) -> str:
+        who, what = "a VM" if self.vm else "the host", "writes" if self.write else "reads"
+        return f"{who} {what}, {self.kib} KiB"
+
+
+_HOSTS = (Load(128, write=False), Load(128, write=True), Load(4, write=False), Load(4, write=True))
+_VMS = (Load(128, write=True, vm=True), Load(4, write=True, vm=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=8, help="that count of each run")
+    arguments = parser.parse_args()
+    print(f"Measured on {machine()} by `python -m bench.offload_storage`.\n")
+    with running_daemon() as outer, tempfile.TemporaryDirectory() as home, lab_pair(outer, Path(home)) as pair:
+        taken, rest = _taken(pair, arguments.rounds, arguments.seconds)
+        pair.host.delete_all_vms()
+    rows = [_row(load, rest, taken[load, "tcp"], taken[load, "nic"]) for load in (*_HOSTS, *_VMS)]
+    head = (
+        "blocks", "host, NVMe/TCP of its own", "host, NVMe of the NIC", "host's ratio", "NIC, target only",
+        "NIC, offloaded", "MiB a second, of its own", "of the NIC",
+    )  # fmt: skip
+    print(table("CPU time for remote storage (ms a MiB, medians)", rows, head))
+    print(f"Less what they take at rest: the host {rest.host:.0f} ms a second, the NIC {rest.nic:.0f} ms (medians).\n")
+
+
+def _row(load: Load, rest: Busy, tcp: Sequence[Cost], nic: Sequence[Cost]) -> tuple[str, ...]:
+    host = [statistics.median((one.busy.host - rest.host) / one.amount for one in costs) for costs in (tcp, nic)]
+    there = [statistics.median((one.busy.nic - rest.nic) / one.amount for one in costs) for costs in (tcp, nic)]
+    rate = [statistics.median(one.amount for one in costs) for costs in (tcp, nic)]
+    ratio = f"{host[0] / host[1]:.1f}" if host[1] > 0 else "too little to be measured"
+    return (
+        load.name, f"{host[0]:.2f}", f"{host[1]:.2f}", ratio, f"{there[0]:.2f}", f"{there[1]:.2f}",
+        f"{rate[0]:.1f}", f"{rate[1]:.1f}",
+    )  # fmt: skip
+
+
+# -- what is measured --------------------------------------------------------------------------------------------------
+def _taken(pair: Pair, rounds: int, seconds: int) -> tuple[dict[tuple[Load, str], list[Cost]], Busy]:
+    taken: dict[tuple[Load, str], list[Cost]] = {}
+    rest: list[Busy] = []
+
+    def take(loads: Sequence[Load], devices: dict[str, str]) -> None:
+        for _ in range(rounds):
+            rest.append(at_rest(pair.host, pair.nic))
+            for load in loads:
+                for way in _WAYS:
+                    taken.setdefault((load, way), []).append(_measure(pair, load, way, devices[way], seconds))
+
+    take(_HOSTS, drives(pair))
+    take(_VMS, guests(pair))
+    return taken, Busy(statistics.median(one.host for one in rest), statistics.median(one.nic for one in rest))
+
+
+def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int) -> Cost:
+    lasts = seconds + 2 * _AROUND
+    files = [start_samples(each, "lo", lasts + 2 * _AROUND) for each in (pair.host, pair.nic)]
+    shell: Callable[[str], str] = (
+        (lambda script: pair.host.guest_shell(way, script, PATIENCE_SECONDS))
+        if load.vm
+        else (lambda script: pair.host.shell(script, PATIENCE_SECONDS))
+    )
+    said = shell(_script(load, device, lasts))
+    found = re.search(r"passes (\d+) in (\d+\.\d+) (\d+\.\d+)", said)
+    if found is None or found[1] == "0":
+        raise RuntimeError(f"the blocks of {load.name} by {way} did not pass: {said}")
+    passed = int(found[1]) * _PASS[load.kib] * load.kib / _KIB
+    host, nic = (read_samples(each, file) for each, file in zip((pair.host, pair.nic), files, strict=True))
+    return Cost(Busy(busiest(host, seconds), busiest(nic, seconds)), passed / (float(found[3]) - float(found[2])))
+
+
+def _script(load: Load, device: str, seconds: int) -> str:
+    ends = (
+        f"if=/dev/zero of={device} oflag=direct conv=fsync" if load.write else f"if={device} of=/dev/null iflag=direct"
+    )
+    return f"""
+read a _ </proc/uptime; e=$((${{a%.*}} + {seconds})); p=0
+while read b _ </proc/uptime; [ ${{b%.*}} -lt $e ]; do
+dd {ends} bs={load.kib}k count={_PASS[load.kib]} 2>/dev/null || break
+p=$((p + 1)); done
+echo passes $p in $a $b
+"""
+
+
+if __name__ == "__main__":
+    main()
