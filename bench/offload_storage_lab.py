@@ -50,7 +50,7 @@ def guests(pair: Pair) -> dict[str, str]:
     pair.host.make_micro_image()
     device = _drive_of_host(pair)
     said = pair.host.shell(
-        f"mke2fs -q -t ext4 -F {device} && mkdir -p {_PLACE} && mount {device} {_PLACE} && echo do''ne"
+        f"/sbin/mke2fs -q -t ext4 -F {device} && mkdir -p {_PLACE} && mount {device} {_PLACE} && echo do''ne"
     )
     if "done" not in said:
         raise RuntimeError(f"no file system on {device}: {said}")
