@@ -1,27 +1,36 @@
-"""A lab of two machines, a server and its SmartNIC, for all tests of a module."""
+"""A lab of two machines, a server and its SmartNIC, for one module after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, running_daemon
-from tests.full.smartnic.pair import Pair, lab_pair
+from tests.full.smartnic.pair import Pair
+from tests.full.smartnic.sharing import Labs, contents, restore
+
+
+@pytest.fixture(scope="session")
+def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
+    labs = Labs(lambda: tmp_path_factory.mktemp("home"))
+    try:
+        yield labs
+    finally:
+        labs.close()
 
 
 @pytest.fixture(scope="module")
-def outer() -> Iterator[Daemon]:
-    with running_daemon() as daemon:
-        yield daemon
-        daemon.delete_all_vms()
-        daemon.wait_no_volumes()
-        assert daemon.leftovers() == []
-
-
-@pytest.fixture(scope="module")
-def pair(outer: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    home: Path = tmp_path_factory.mktemp("home")
-    with lab_pair(outer, home) as machines:
-        yield machines
+def pair(labs: Labs, request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """As it came up, whatever other modules did."""
+    failed = request.session.testsfailed
+    pair = labs.take()
+    before = contents(pair)
+    yield pair
+    if request.session.testsfailed > failed:
+        labs.close()
+        return
+    try:
+        restore(pair, before)
+    except BaseException:
+        labs.close()
+        raise

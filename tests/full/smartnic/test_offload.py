@@ -8,11 +8,10 @@ import time
 import pytest
 
 from carmel.client.objects import JsonObject, condition, dig
-from carmel.errors import CarmelError
-from tests.daemon import has_power, is_ready
+from tests.daemon import is_ready
 from tests.full.smartnic import generator
 from tests.full.smartnic.offloaded import ADDRESSES, NETWORK, OUTSIDE, Offloaded, bring_up
-from tests.full.smartnic.pair import NIC, Pair
+from tests.full.smartnic.pair import Pair, await_answer
 from tests.system.lab.machine import LabMachine
 
 pytestmark = pytest.mark.timeout(1500)
@@ -20,7 +19,11 @@ pytestmark = pytest.mark.timeout(1500)
 
 @pytest.fixture(scope="module")
 def here(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Offloaded:
-    return bring_up(pair, tmp_path_factory.mktemp("files"))
+    module_bytes = generator.make_image(pair.host, tmp_path_factory.mktemp("files"))
+    here = bring_up(pair, disks=[generator.DISK])
+    for name in ADDRESSES:
+        generator.load(pair.host, name, module_bytes)
+    return here
 
 
 def test_guests_have_functions_and_reach_each_other_only_through_the_nic(here: Offloaded) -> None:
@@ -197,10 +200,9 @@ P
 
 def test_traffic_goes_on_when_the_nics_daemon_is_killed(here: Offloaded) -> None:
     nic = here.pair.nic
-    pid = nic.daemon_pid()
-    nic.shell(f"kill -9 {pid}")
+    here.pair.kill_daemon(nic)
     assert here.pings("a", ADDRESSES["b"], count=10) == 10
-    await_answer(here)
+    await_answer(nic)
     nic.wait_for("port", "a-eth0", is_ready)
     assert here.pings("a", ADDRESSES["b"], count=10) == 10
 
@@ -213,11 +215,8 @@ def test_a_power_cut_of_the_nic_leaves_guests_alive_and_no_gap_in_the_policy(her
     pair.nic.wait_for("firewallpolicy", "nobody", lambda one: condition(one, "Effective").get("status") == "True")
     launches = {name: dig(pair.host.get("vm", name), "status", "launchID") for name in ADDRESSES}
     pair.host.guest_shell("a", f"ping {ADDRESSES['b']} >/tmp/pings 2>&1 & echo $! >/tmp/pid")
-    pair.outer.patch("vm", NIC, {"spec": {"powerState": "PoweredOff", "powerOffMode": "Hard"}})
-    pair.outer.wait_for("vm", NIC, has_power("PoweredOff"))
-    pair.outer.patch("vm", NIC, {"spec": {"powerState": "PoweredOn"}})
-    pair.outer.wait_for("vm", NIC, has_power("PoweredOn"))
-    await_answer(here)
+    pair.power_off(pair.nic)
+    pair.power_on(pair.nic)
     here.make_outside()
     pair.nic.wait_for("network", NETWORK, is_ready, namespace=None)
     for name in ADDRESSES:
@@ -234,16 +233,3 @@ def test_a_power_cut_of_the_nic_leaves_guests_alive_and_no_gap_in_the_policy(her
     deadline = time.monotonic() + 60
     while here.pings("a", ADDRESSES["b"], count=1) == 0:
         assert time.monotonic() < deadline
-
-
-def await_answer(here: Offloaded) -> None:
-    """Until the NIC's daemon answers, through the host's relay."""
-    deadline = time.monotonic() + here.pair.nic.patience
-    while True:
-        try:
-            here.pair.nic.client.call("GET", "/readyz")
-        except CarmelError:
-            assert time.monotonic() < deadline, here.pair.nic.last_words()
-            time.sleep(0.5)
-        else:
-            return
