@@ -13,7 +13,7 @@ import argparse
 import re
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,15 +55,23 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"Measured on {machine()} by `python -m bench.offload_storage`.\n")
     with running_daemon() as outer, tempfile.TemporaryDirectory() as home, lab_pair(outer, Path(home)) as pair:
-        taken, rest = _taken(pair, arguments.rounds, arguments.seconds)
+        for title, loads, devices in (("the host's own blocks", _HOSTS, drives), ("a VM's blocks", _VMS, guests)):
+            taken, rest = _taken(pair, loads, devices(pair), arguments.rounds, arguments.seconds)
+            _show(title, loads, taken, rest)
         pair.host.delete_all_vms()
-    rows = [_row(load, rest, taken[load, "tcp"], taken[load, "nic"]) for load in (*_HOSTS, *_VMS)]
+
+
+def _show(title: str, loads: Sequence[Load], taken: dict[tuple[Load, str], list[Cost]], rest: Busy) -> None:
+    rows = [_row(load, rest, taken[load, "tcp"], taken[load, "nic"]) for load in loads]
     head = (
         "blocks", "host, NVMe/TCP of its own", "host, NVMe of the NIC", "host's ratio", "NIC, target only",
         "NIC, offloaded", "MiB a second, of its own", "of the NIC",
     )  # fmt: skip
-    print(table("CPU time for remote storage (ms a MiB, medians)", rows, head))
-    print(f"Less what they take at rest: the host {rest.host:.0f} ms a second, the NIC {rest.nic:.0f} ms (medians).\n")
+    print(table(f"CPU time for remote storage: {title} (ms a MiB, medians)", rows, head))
+    print(
+        f"Less what they take at rest: the host {rest.host:.0f} ms a second, the NIC {rest.nic:.0f} ms (medians).\n",
+        flush=True,
+    )
 
 
 def _row(load: Load, rest: Busy, tcp: Sequence[Cost], nic: Sequence[Cost]) -> tuple[str, ...]:
@@ -78,19 +86,16 @@ def _row(load: Load, rest: Busy, tcp: Sequence[Cost], nic: Sequence[Cost]) -> tu
 
 
 # -- what is measured --------------------------------------------------------------------------------------------------
-def _taken(pair: Pair, rounds: int, seconds: int) -> tuple[dict[tuple[Load, str], list[Cost]], Busy]:
+def _taken(
+    pair: Pair, loads: Sequence[Load], devices: Mapping[str, str], rounds: int, seconds: int
+) -> tuple[dict[tuple[Load, str], list[Cost]], Busy]:
     taken: dict[tuple[Load, str], list[Cost]] = {}
     rest: list[Busy] = []
-
-    def take(loads: Sequence[Load], devices: dict[str, str]) -> None:
-        for _ in range(rounds):
-            rest.append(at_rest(pair.host, pair.nic))
-            for load in loads:
-                for way in _WAYS:
-                    taken.setdefault((load, way), []).append(_measure(pair, load, way, devices[way], seconds))
-
-    take(_HOSTS, drives(pair))
-    take(_VMS, guests(pair))
+    for _ in range(rounds):
+        rest.append(at_rest(pair.host, pair.nic))
+        for load in loads:
+            for way in _WAYS:
+                taken.setdefault((load, way), []).append(_measure(pair, load, way, devices[way], seconds))
     return taken, Busy(statistics.median(one.host for one in rest), statistics.median(one.nic for one in rest))
 
 

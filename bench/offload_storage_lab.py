@@ -47,7 +47,6 @@ def drives(pair: Pair) -> dict[str, str]:
 
 def guests(pair: Pair) -> dict[str, str]:
     """A VM for each way, called like it: the device of its disk there."""
-    pair.host.make_micro_image()
     device = _drive_of_host(pair)
     said = pair.host.shell(
         f"/sbin/mke2fs -q -t ext4 -F {device} && mkdir -p {_PLACE} && mount {device} {_PLACE} && echo do''ne"
