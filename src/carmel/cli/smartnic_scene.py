@@ -9,8 +9,10 @@ from carmel.cli.text import safe
 from carmel.client.objects import JsonObject, condition, dig, metadata
 from carmel.units import human_bytes
 
-_HOST, _VFIO = "host", "vfio-pci"
+_HOST = "host"
 """Owner of a port that is no VM's but a bare machine's."""
+_VFIO = "vfio-pci"
+"""The driver of a function that is passed through."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon, running_daemon
+from tests.daemon import Daemon
 from tests.full.baremetal.metal import Metal, bare_metal
+from tests.system.lab.conftest import outer
 
-
-@pytest.fixture(scope="module")
-def outer() -> Iterator[Daemon]:
-    with running_daemon() as daemon:
-        yield daemon
-        daemon.delete_all_vms()
-        daemon.wait_no_volumes()
-        assert daemon.leftovers() == []
+__all__ = ["outer"]
 
 
 @pytest.fixture(scope="module")
