@@ -19,7 +19,17 @@ from collections.abc import Sequence
 from bench.harness import machine, table
 from bench.offload_lab import World, world
 from bench.offload_loads import HEAVY, LOADS, Load, send, send_to_itself
-from bench.offload_samples import Busy, Cost, at_rest, busy, read_samples, start_samples, window
+from bench.offload_samples import (
+    Busy,
+    Cost,
+    at_rest,
+    busy,
+    medians,
+    ratio,
+    read_samples,
+    start_samples,
+    window,
+)
 
 RULES = 100
 _WAYS = ("soft", "off")
@@ -59,14 +69,10 @@ def main() -> None:
 
 
 def _row(load: Load, soft: Sequence[Cost], off: Sequence[Cost]) -> tuple[str, ...]:
-    host = [statistics.median(cost.busy.host / cost.amount for cost in costs) for costs in (soft, off)]
-    nic = [statistics.median(cost.busy.nic / cost.amount for cost in costs) for costs in (soft, off)]
-    rate = [statistics.median(cost.amount for cost in costs) for costs in (soft, off)]
-    # Below that it is the noise of the machine at rest, not the traffic.
-    ratio = f"{host[0] / host[1]:.1f}" if host[1] > 0 else "too little to be measured"
+    one, other = medians(soft), medians(off)
     return (
-        load.name, load.unit, f"{host[0]:.1f}", f"{host[1]:.1f}", ratio,
-        f"{nic[0]:.1f}", f"{nic[1]:.1f}", f"{rate[0]:.2f}", f"{rate[1]:.2f}",
+        load.name, load.unit, f"{one.host:.1f}", f"{other.host:.1f}", ratio(one.host, other.host),
+        f"{one.nic:.1f}", f"{other.nic:.1f}", f"{one.rate:.2f}", f"{other.rate:.2f}",
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,27 @@ class Cost:
 
     busy: Busy
     amount: float
+
+
+class Medians(NamedTuple):
+    """``host`` and ``nic``: milliseconds a unit; ``rate``: units a second."""
+
+    host: float
+    nic: float
+    rate: float
+
+
+def medians(costs: Sequence[Cost]) -> Medians:
+    return Medians(
+        statistics.median(one.busy.host / one.amount for one in costs),
+        statistics.median(one.busy.nic / one.amount for one in costs),
+        statistics.median(one.amount for one in costs),
+    )
+
+
+def ratio(first: float, second: float) -> str:
+    """Below 0 is the noise of a machine at rest."""
+    return f"{first / second:.1f}" if second > 0 else "too little to be measured"
 
 
 class Sample(NamedTuple):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.harness import machine, table
-from bench.offload_samples import Busy, Cost, at_rest, busiest, read_samples, start_samples
+from bench.offload_samples import Busy, Cost, at_rest, busiest, medians, ratio, read_samples, start_samples
 from bench.offload_storage_lab import PATIENCE_SECONDS, drives, guests
 from tests.daemon import running_daemon
 from tests.full.smartnic.pair import Pair, lab_pair
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _show(title: str, loads: Sequence[Load], taken: dict[tuple[Load, str], list[Cost]], rest: Busy) -> None:
-    rows = [_row(load, rest, taken[load, "tcp"], taken[load, "nic"]) for load in loads]
+    rows = [_row(load, taken[load, "tcp"], taken[load, "nic"]) for load in loads]
     head = (
         "blocks", "host, NVMe/TCP of its own", "host, NVMe of the NIC", "host's ratio", "NIC, target only",
         "NIC, offloaded", "MiB a second, of its own", "of the NIC",
@@ -74,14 +74,11 @@ def _show(title: str, loads: Sequence[Load], taken: dict[tuple[Load, str], list[
     )
 
 
-def _row(load: Load, rest: Busy, tcp: Sequence[Cost], nic: Sequence[Cost]) -> tuple[str, ...]:
-    host = [statistics.median((one.busy.host - rest.host) / one.amount for one in costs) for costs in (tcp, nic)]
-    there = [statistics.median((one.busy.nic - rest.nic) / one.amount for one in costs) for costs in (tcp, nic)]
-    rate = [statistics.median(one.amount for one in costs) for costs in (tcp, nic)]
-    ratio = f"{host[0] / host[1]:.1f}" if host[1] > 0 else "too little to be measured"
+def _row(load: Load, tcp: Sequence[Cost], nic: Sequence[Cost]) -> tuple[str, ...]:
+    one, other = medians(tcp), medians(nic)
     return (
-        load.name, f"{host[0]:.2f}", f"{host[1]:.2f}", ratio, f"{there[0]:.2f}", f"{there[1]:.2f}",
-        f"{rate[0]:.1f}", f"{rate[1]:.1f}",
+        load.name, f"{one.host:.2f}", f"{other.host:.2f}", ratio(one.host, other.host), f"{one.nic:.2f}",
+        f"{other.nic:.2f}", f"{one.rate:.1f}", f"{other.rate:.1f}",
     )  # fmt: skip
 
 
@@ -92,14 +89,15 @@ def _taken(
     taken: dict[tuple[Load, str], list[Cost]] = {}
     rest: list[Busy] = []
     for _ in range(rounds):
-        rest.append(at_rest(pair.host, pair.nic))
+        now = at_rest(pair.host, pair.nic)
+        rest.append(now)
         for load in loads:
             for way in _WAYS:
-                taken.setdefault((load, way), []).append(_measure(pair, load, way, devices[way], seconds))
+                taken.setdefault((load, way), []).append(_measure(pair, load, way, devices[way], seconds, now))
     return taken, Busy(statistics.median(one.host for one in rest), statistics.median(one.nic for one in rest))
 
 
-def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int) -> Cost:
+def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int, rest: Busy) -> Cost:
     lasts = seconds + 2 * _AROUND
     files = [start_samples(each, "lo", lasts + 2 * _AROUND) for each in (pair.host, pair.nic)]
     shell: Callable[[str], str] = (
@@ -113,7 +111,8 @@ def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int) -> Cos
         raise RuntimeError(f"the blocks of {load.name} by {way} did not pass: {said}")
     passed = int(found[1]) * _PASS[load.kib] * load.kib / _KIB
     host, nic = (read_samples(each, file) for each, file in zip((pair.host, pair.nic), files, strict=True))
-    return Cost(Busy(busiest(host, seconds), busiest(nic, seconds)), passed / (float(found[3]) - float(found[2])))
+    took = Busy(busiest(host, seconds) - rest.host, busiest(nic, seconds) - rest.nic)
+    return Cost(took, passed / (float(found[3]) - float(found[2])))
 
 
 def _script(load: Load, device: str, seconds: int) -> str:
