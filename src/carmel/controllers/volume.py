@@ -14,7 +14,6 @@ from collections.abc import Iterable
 
 from carmel.controllers.datastore import Datastores, OpenDatastore
 from carmel.controllers.runtime import (
-    Backoff,
     ControllerSpec,
     EventKind,
     Key,
@@ -69,8 +68,6 @@ class VolumeController:
                     Watch(VIRTUAL_MACHINE, _volumes_of),
                     Watch(SMART_NIC, lambda _nic: volumes.indexed("export", "")),
                 ),
-                # A server that exports its disks comes when it comes, and who is to boot from one waits for that.
-                backoff=Backoff(maximum=_AGAIN_SECONDS),
                 on_failure=self._show,
             )
         )
@@ -83,7 +80,12 @@ class VolumeController:
             return await self._delete(volume)
         volume = await self._resources.add_finalizer(volume, FINALIZER)
         if volume.spec.export is not None:
-            capacity = await self._exports.capacity(volume, await self._resources.list())
+            try:
+                capacity = await self._exports.capacity(volume, await self._resources.list())
+            except Unavailable as error:
+                # Its server comes when it comes, and who is to boot from it waits: no longer and longer pauses.
+                await self._show(key, error, 1)
+                return _AGAIN_SECONDS
             await self._show_ready(volume, StoredVolume(capacity, 0, None), None)
             return _MEASURE_SECONDS
         datastore = self._datastores.get(volume.spec.datastore_ref.name)
