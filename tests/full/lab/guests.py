@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from carmel.client.objects import JsonObject, dig
+from carmel.client.api import Selection
+from carmel.client.objects import JsonObject, dig, metadata
 from carmel.errors import AlreadyExists
 from tests.full.lab.machine import Machine, until
 
@@ -45,3 +46,17 @@ def make_image(machine: Machine) -> None:
 def vm_status(machine: Machine, name: str) -> JsonObject:
     with machine.client() as client:
         return dict(client.get(client.kind("vm"), "default", name).get("status") or {})
+
+
+def remove(machine: Machine, *names: str) -> None:
+    """Deletes VMs and waits until they are gone: what is on its way out is still listed."""
+    with machine.client() as client:
+        kind = client.kind("vm")
+        for name in names:
+            client.delete(kind, "default", name)
+
+        def gone() -> bool:
+            listed = client.list(kind, Selection("default"))["items"]
+            return not {metadata(one, "name") for one in listed} & set(names)
+
+        until(gone, VM_SECONDS, machine.last_words)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from carmel.client.objects import JsonObject
-from tests.full.lab.guests import VM_SECONDS, guest, make_image, vm_status
+from tests.full.lab.guests import VM_SECONDS, guest, make_image, remove, vm_status
 from tests.full.lab.machine import BOOT_SECONDS, Machine, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -27,8 +27,7 @@ def inner(machine: Machine) -> Iterator[str]:
         client.create(client.kind("vm"), "default", guest("one", cpu={"count": 1, "policy": "Dedicated"}))
     until(lambda: vm_status(machine, "one").get("powerState") == "PoweredOn", VM_SECONDS, machine.last_words)
     yield "one"
-    with machine.client() as client:
-        client.delete(client.kind("vm"), "default", "one")
+    remove(machine, "one")
 
 
 def test_it_is_what_the_file_on_its_esp_says(machine: Machine) -> None:
