@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from carmel.hypervisor.psk import Psk
-from carmel.resources.virtualmachine import DiskBus
+from carmel.resources.virtualmachine import DiskBus, DiskCache
 
 
 class Accelerator(StrEnum):
@@ -85,7 +85,10 @@ class KernelFirmware:
 
 @dataclass(frozen=True, slots=True)
 class DiskConfig:
-    """One disk in a file, or a block device of the host. ``serial`` is what the guest sees in /dev/disk/by-id."""
+    """One disk in a file, or a block device of the host. ``serial`` is what the guest sees in /dev/disk/by-id.
+
+    ``cache`` ``None``: past the host's page cache if the file system can.
+    """
 
     name: str
     bus: DiskBus
@@ -93,6 +96,7 @@ class DiskConfig:
     format: Literal["qcow2", "raw"]
     serial: str
     read_only: bool = False
+    cache: DiskCache | None = None
 
 
 @dataclass(frozen=True, slots=True)

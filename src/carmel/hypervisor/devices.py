@@ -134,12 +134,15 @@ def file_nodes(names: Sequence[str], layers: Sequence[Layer], *, read_only: bool
         # Locks are taken even where QEMU thinks the file system might not have them: no disk has two writers.
         driver = "host_device" if layer.block_device else "file"
         file: dict[str, object] = {"driver": driver, "filename": str(layer.path), "locking": "on", "discard": "unmap"}
+        # What a guest flushes is on the drive either way (qapi/block-core.json, BlockdevCacheOptions).
+        cache: dict[str, object] = {"cache": {"direct": True}} if layer.direct else {}
         entry: dict[str, object] = {
             "driver": layer.format,
             "node-name": names[depth],
             "read-only": fixed,
             "discard": "unmap",
-            "file": {**file, "node-name": f"{names[depth]}-file", "read-only": fixed},
+            **cache,
+            "file": {**file, **cache, "node-name": f"{names[depth]}-file", "read-only": fixed},
         }
         if layer.format == "qcow2":
             # Named or null: QEMU follows no name in a header by itself.

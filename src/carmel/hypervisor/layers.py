@@ -6,6 +6,8 @@ the command line, locked, and opened to QEMU's user. Only local files with an ex
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import struct
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from typing import BinaryIO, Literal
 
 from carmel.errors import Refused
 from carmel.hypervisor.config import DiskConfig
+from carmel.resources.virtualmachine import DiskCache
 
 _MAGIC = b"QFI\xfb"
 _MAX_LAYERS = 64
@@ -31,10 +34,17 @@ class Layer:
     path: Path
     format: Literal["qcow2", "raw"]
     block_device: bool = False
+    direct: bool = False
+    """Read and written past the host's page cache."""
 
 
 def disk_layers(disk: DiskConfig) -> Sequence[Layer]:
-    """The disk's own file first, the base last. Raises ``Refused`` (``BadDiskImage``, ``DiskMissing``)."""
+    """The disk's own file first, the base last. Raises ``Refused`` (``BadDiskImage``, ``DiskMissing``,
+    ``DirectIONotPossible``).
+
+    What lies below is read through the page cache whatever ``disk.cache`` says: it is never written, and many disks
+    may stand on one base, which is then in memory once.
+    """
     layers = [Layer(disk.path, disk.format)]
     while layers[-1].format == "qcow2":
         if len(layers) > _MAX_LAYERS:
@@ -45,7 +55,37 @@ def disk_layers(disk: DiskConfig) -> Sequence[Layer]:
         if any(layer.path == below.path for layer in layers):
             raise _bad(disk.path, "its layers form a circle")
         layers.append(below)
-    return [_checked(layer) for layer in layers]
+    own, *below_it = [_checked(layer) for layer in layers]
+    return [replace(own, direct=_direct(disk)), *below_it]
+
+
+def _direct(disk: DiskConfig) -> bool:
+    if disk.cache is DiskCache.WRITE_BACK:
+        return False
+    if can_be_direct(disk.path):
+        return True
+    if disk.cache is None:
+        return False
+    raise Refused(
+        f"the disk {disk.name} cannot be read and written past the host's page cache: its file system has no O_DIRECT",
+        code="DirectIONotPossible",
+        hint="leave cache out, or set it to WriteBack",
+        field="spec.disks",
+    )
+
+
+def can_be_direct(path: Path) -> bool:
+    """Whether the file can be opened with O_DIRECT (open(2)): not on every file system, and never on macOS."""
+    flag = getattr(os, "O_DIRECT", None)
+    if flag is None:
+        return False
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | flag))
+    except OSError as exc:
+        if exc.errno == errno.EINVAL:
+            return False
+        raise _missing(path) from exc
+    return True
 
 
 def _checked(layer: Layer) -> Layer:

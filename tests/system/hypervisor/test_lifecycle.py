@@ -16,11 +16,12 @@ import pytest
 from carmel.errors import CarmelError, Refused
 from carmel.hypervisor.config import DiskConfig, NicConfig, UefiFirmware
 from carmel.hypervisor.failures import QEMUFailed, QEMUNotAnswering
+from carmel.hypervisor.layers import can_be_direct
 from carmel.hypervisor.machine import MachineState
 from carmel.hypervisor.qemu import QemuHypervisor
 from carmel.hypervisor.qemu_machine import QemuMachine
 from carmel.paths import Paths
-from carmel.resources.virtualmachine import DiskBus, TerminationReason
+from carmel.resources.virtualmachine import DiskBus, DiskCache, TerminationReason
 from tests.system.hypervisor.conftest import ConfigMaker, House, answer, boot_id, read_until, until_prompt, until_state
 
 USER_NET = NicConfig("default", "52:54:00:11:22:33", {"type": "user"})
@@ -154,6 +155,23 @@ async def test_no_disk_has_two_users(house: House, make_config: ConfigMaker, pat
         await hypervisor.launch(make_config(disks=(disk,)), paused=True)
     assert caught.value.code == "DiskInUse"
     await first.kill("done")
+
+
+@pytest.mark.parametrize(("cache", "wanted"), [(None, True), (DiskCache.WRITE_BACK, False)])
+async def test_a_disk_goes_past_the_page_cache_unless_told_else(
+    house: House, make_config: ConfigMaker, paths: Paths, cache: DiskCache | None, wanted: bool
+) -> None:
+    """What QEMU opened the file with, from the kernel (proc(5), /proc/PID/fdinfo)."""
+    image = make_image(paths.state / "disk.qcow2")
+    if wanted and not can_be_direct(image):
+        pytest.skip("this file system has no O_DIRECT")
+    disk = DiskConfig("root", DiskBus.VIRTIO, image, "qcow2", "root", cache=cache)
+    machine = await house.hypervisor().launch(make_config(disks=(disk,)), paused=True)
+    process = Path("/proc", str(machine.launch.pid))
+    opened = [one.name for one in (process / "fd").iterdir() if one.resolve() == image]
+    flags = [re.search(r"flags:\s*(\d+)", (process / "fdinfo" / name).read_text()) for name in opened]
+    assert {bool(int(found[1], 8) & os.O_DIRECT) for found in flags if found} == {wanted}
+    await machine.kill("done")
 
 
 async def test_qemus_last_words_are_quoted(house: House, make_config: ConfigMaker) -> None:

@@ -166,7 +166,7 @@ def machine(bus: DiskBus = DiskBus.VIRTIO, *, uefi: bool = False) -> MachineConf
 
 def layers() -> dict[str, list[Layer]]:
     return {
-        "root": [Layer(ROOT / "images/root.qcow2", "qcow2"), Layer(ROOT / "images/base.qcow2", "qcow2")],
+        "root": [Layer(ROOT / "images/root.qcow2", "qcow2", direct=True), Layer(ROOT / "images/base.qcow2", "qcow2")],
         "data": [Layer(ROOT / "images/data,ro.raw", "raw")],
     }
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from carmel.errors import Refused
+from carmel.hypervisor import layers as layers_module
 from carmel.hypervisor.config import DiskConfig
-from carmel.hypervisor.layers import disk_layers
-from carmel.resources.virtualmachine import DiskBus
+from carmel.hypervisor.layers import can_be_direct, disk_layers
+from carmel.resources.virtualmachine import DiskBus, DiskCache
 
 
 def qcow2(path: Path, backing: str = "", image_format: str | None = "qcow2", *, features: int = 0) -> Path:
@@ -91,3 +92,39 @@ def test_a_directory_is_no_disk(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         layers(tmp_path, "raw")
     assert caught.value.code == "BadDiskImage"
+
+
+def direct(path: Path, cache: DiskCache | None) -> list[bool]:
+    disk = DiskConfig("root", DiskBus.VIRTIO, path, "qcow2", "root", cache=cache)
+    return [layer.direct for layer in disk_layers(disk)]
+
+
+def overlay(folder: Path) -> Path:
+    (folder / "base").write_bytes(b"")
+    return qcow2(folder / "top", "base", "raw")
+
+
+@pytest.mark.parametrize(
+    ("cache", "wanted"),
+    [(None, [True, False]), (DiskCache.NONE, [True, False]), (DiskCache.WRITE_BACK, [False, False])],
+)
+def test_the_disks_own_file_goes_past_the_page_cache_and_its_base_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: DiskCache | None, wanted: list[bool]
+) -> None:
+    monkeypatch.setattr(layers_module, "can_be_direct", lambda _path: True)
+    assert direct(overlay(tmp_path), cache) == wanted
+
+
+def test_where_the_file_system_cannot_only_who_asked_for_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers_module, "can_be_direct", lambda _path: False)
+    assert direct(overlay(tmp_path), None) == [False, False]
+    with pytest.raises(Refused) as caught:
+        direct(overlay(tmp_path), DiskCache.NONE)
+    assert (caught.value.code, caught.value.field) == ("DirectIONotPossible", "spec.disks")
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="no procfs here")
+def test_a_file_system_without_direct_io_is_known() -> None:
+    assert not can_be_direct(Path("/proc/version"))

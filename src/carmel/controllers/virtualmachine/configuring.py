@@ -78,7 +78,9 @@ def disk_config(disk: Disk, source: DiskSource) -> AnyDisk:
     serial = disk_serial(disk.name)
     match source:
         case Path():
-            return DiskConfig(name=disk.name, bus=disk.bus, path=source, format="qcow2", serial=serial)
+            return DiskConfig(
+                name=disk.name, bus=disk.bus, path=source, format="qcow2", serial=serial, cache=disk.cache
+            )
         case NbdSource():
             return NbdDiskConfig(
                 name=disk.name,

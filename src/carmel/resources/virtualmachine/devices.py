@@ -24,6 +24,13 @@ class DiskBus(StrEnum):
     USB = "usb"
 
 
+class DiskCache(StrEnum):
+    """Whether what a guest reads and writes goes through the host's page cache. Flushes reach the drive either way."""
+
+    NONE = "None"
+    WRITE_BACK = "WriteBack"
+
+
 class DeletePolicy(StrEnum):
     """What becomes of a disk's volume when its VM is deleted."""
 
@@ -56,6 +63,11 @@ class Disk(Model):
     volume_ref: LocalReference | None = Field(default=None, description="A Volume that exists, of the same namespace.")
     image_ref: LocalReference | None = Field(default=None, description="An Image that the new disk is a copy of.")
     size: Size | None = Field(default=None, description="Capacity. Larger than the image's: the disk is grown.")
+    cache: DiskCache | None = Field(
+        default=None,
+        description="The host's page cache, for a disk in a file. None: past it; refused where the file system cannot. "
+        "WriteBack: through it. When absent None where the file system can.",
+    )
     delete_policy: DeletePolicy | None = Field(
         default=None, description="Delete for a volume made for this VM, Retain for one named by volumeRef."
     )
