@@ -1,10 +1,11 @@
 """What a SmartNIC takes from its host: CPU time for network traffic, switched in software and offloaded, taking turns.
 
 In the lab ``smartnic`` (two emulated machines, KVM inside). CPU time is /proc/stat's of the emulated machine, without
-what its guests took (user and system less guest, irq and softirq), and less what the machine takes when nothing is
-sent, which is measured between the runs; where a guest's generator sends, beside each run while it sends to itself. The
-NIC's own is shown beside it: it does the work, and it plays the outside. An emulated NIC has no switch in hardware, so
-every packet costs its cores; on a real one offloaded flows do not.
+what its guests took (user and system less guest, irq and softirq), and less what no traffic causes, measured before
+each round: what the machine takes at rest, and what a guest's vCPU costs its host by only running (timer ticks, dear in
+emulation), by the second that guests had. Waiting for idle guests (halt_poll_ns) is off. The NIC's own is shown beside
+it: it does the work, and it plays the outside. An emulated NIC has no switch in hardware, so every packet costs its
+cores; on a real one offloaded flows do not.
 
 Both machines note their CPU time and the port's counters once a second into files of their own. Of each run the seconds
 count in which most came through; nobody uses a console meanwhile.
@@ -13,23 +14,12 @@ count in which most came through; nobody uses a console meanwhile.
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Sequence
 
 from bench.harness import machine, table
 from bench.offload_lab import World, world
-from bench.offload_loads import HEAVY, LOADS, Load, send, send_to_itself
-from bench.offload_samples import (
-    Busy,
-    Cost,
-    at_rest,
-    busy,
-    medians,
-    ratio,
-    read_samples,
-    start_samples,
-    window,
-)
+from bench.offload_loads import HEAVY, LOADS, Load, send
+from bench.offload_samples import Cost, Rest, at_rest, fullest, medians, ratio, read_samples, start_samples
 
 RULES = 100
 _WAYS = ("soft", "off")
@@ -46,15 +36,15 @@ def main() -> None:
     loads = HEAVY if arguments.quick else LOADS
     print(f"Measured on {machine()} by `python -m bench.offload`.\n")
     taken: dict[tuple[Load, str], list[Cost]] = {}
-    idle: list[Busy] = []
+    rests: list[Rest] = []
     with world(RULES) as here:
         for _ in range(arguments.rounds):
-            rest = at_rest(here.host, here.nic)
-            idle.append(rest)
+            rest = at_rest(here.host, here.nic, _WAYS[0])
+            rests.append(rest)
             for load in loads:
                 for way in _WAYS:
                     taken.setdefault((load, way), []).append(_measure(here, load, way, arguments.seconds, rest))
-    rest = Busy(statistics.median(one.host for one in idle), statistics.median(one.nic for one in idle))
+    rest = Rest.median(rests)
     rows = [_row(load, taken[load, "soft"], taken[load, "off"]) for load in loads]
     head = (
         "traffic", "a unit is", "host, software", "host, offloaded", "host's ratio", "NIC, software", "NIC, offloaded",
@@ -62,9 +52,9 @@ def main() -> None:
     )  # fmt: skip
     print(table(f"CPU time for traffic, {RULES} firewall rules (ms a unit, medians)", rows, head))
     print(
-        f"Less what they take when nothing is sent, with both guests up: the host {rest.host:.0f} ms a second, the NIC "
-        f"{rest.nic:.0f} ms (medians; both daemons, and waiting guests). UDP out: less what they take while the "
-        "guest's generator sends to itself. The outside runs on the NIC, and is counted there. Below 0 is noise.\n"
+        f"Less what they take when nothing is sent, with both guests up: the host {rest.busy.host:.0f} ms a second, "
+        f"the NIC {rest.busy.nic:.0f} ms (medians; both daemons, and waiting guests), and less {rest.vcpu:.0f} ms of "
+        "the host for a second that a guest had. The outside runs on the NIC, and is counted there. Below 0 is noise.\n"
     )
 
 
@@ -76,28 +66,16 @@ def _row(load: Load, soft: Sequence[Cost], off: Sequence[Cost]) -> tuple[str, ..
     )  # fmt: skip
 
 
-def _measure(here: World, load: Load, way: str, seconds: int, rest: Busy) -> Cost:
-    if load.size and load.outwards:
-        rest = _busy_with_itself(here, load, way, seconds)
+def _measure(here: World, load: Load, way: str, seconds: int, rest: Rest) -> Cost:
     lasts = seconds + 2 * _AROUND
     host_file = start_samples(here.host, "lo", lasts + _AROUND)
     nic_file = start_samples(here.nic, here.interfaces[way], lasts + _AROUND)
     send(here, load, way, lasts)
     nic, host = read_samples(here.nic, nic_file), read_samples(here.host, host_file)
-    first, last, amount = window(nic, load.amount, seconds)
+    (first, last), amount = fullest(nic, load.amount, seconds)
     began = min(host, key=lambda one: abs(one.second - first.second))
     ended = min(host, key=lambda one: abs(one.second - last.second))
-    return Cost(Busy(busy(began, ended) - rest.host, busy(first, last) - rest.nic), amount)
-
-
-def _busy_with_itself(here: World, load: Load, way: str, seconds: int) -> Busy:
-    lasts = seconds + 2 * _AROUND
-    files = [start_samples(each, "lo", lasts) for each in (here.host, here.nic)]
-    send_to_itself(here, load, way, lasts)
-    host, nic = (
-        read_samples(each, file)[_AROUND:-_AROUND] for each, file in zip((here.host, here.nic), files, strict=True)
-    )
-    return Busy(busy(host[0], host[-1]), busy(nic[0], nic[-1]))
+    return Cost(rest.less((began, ended), (first, last)), amount)
 
 
 if __name__ == "__main__":

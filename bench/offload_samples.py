@@ -19,9 +19,12 @@ s=/sys/class/net/{link}/statistics
 read d <$s/rx_bytes; read e <$s/tx_bytes; echo "$(date +%s) $c $a $b $d $e"; sleep 1; done) >{file} 2>/dev/null &
 """
 
-
 _REST_SECONDS = 20
 """What the daemons do by the clock comes every 10 s at the most."""
+_SPIN = "timeout {seconds} sh -c 'while :; do :; done'"
+_SPINS = 0.5
+_CONSOLE_SECONDS = 2
+"""At either end what the console costs, by which a load is begun, is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +65,42 @@ def ratio(first: float, second: float) -> str:
 
 
 class Sample(NamedTuple):
-    """``busy_ms`` since the machine's start, without its guests; packets and bytes from the function and to it."""
+    """Since the machine's start: ``busy_ms`` without its guests, ``guest_ms`` theirs; packets and bytes from the
+    function and to it."""
 
     second: int
     busy_ms: float
+    guest_ms: float
     packets_in: int
     packets_out: int
     bytes_in: int
     bytes_out: int
+
+
+Window = tuple[Sample, Sample]
+"""Two samples, and all that was between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What is taken off, as no load causes it. ``busy``: what both machines do when nobody asks them for anything.
+
+    ``vcpu``: milliseconds that a second of a guest's time costs its host, though the guest asks for nothing. Timer
+    ticks alone end a vCPU's time in the guest hundreds of times a second, and to go back costs much in emulation.
+    """
+
+    busy: Busy
+    vcpu: float = 0.0
+
+    def less(self, host: Window, nic: Window) -> Busy:
+        return Busy(busy(*host) - self.busy.host - self.vcpu * guest_share(*host), busy(*nic) - self.busy.nic)
+
+    @classmethod
+    def median(cls, of: Sequence[Rest]) -> Rest:
+        return cls(
+            Busy(statistics.median(one.busy.host for one in of), statistics.median(one.busy.nic for one in of)),
+            statistics.median(one.vcpu for one in of),
+        )
 
 
 def start_samples(of: LabMachine, link: str, count: int) -> str:
@@ -89,16 +120,27 @@ def read_samples(of: LabMachine, file: str) -> list[Sample]:
 def _sample(words: list[str]) -> Sample:
     user, nice, system, _idle, _wait, irq, softirq, _steal, guest, guest_nice = map(int, words[2:12])
     busy = (user + nice + system + irq + softirq - guest - guest_nice) * _TICK_MS
-    return Sample(int(words[0]), busy, *map(int, words[12:16]))
+    return Sample(int(words[0]), busy, (guest + guest_nice) * _TICK_MS, *map(int, words[12:16]))
 
 
-def at_rest(host: LabMachine, nic: LabMachine) -> Busy:
-    """What both do when nobody asks them for anything."""
-    files = [start_samples(each, "lo", _REST_SECONDS + 2) for each in (host, nic)]
-    time.sleep(_REST_SECONDS + 4)
+def at_rest(host: LabMachine, nic: LabMachine, guest: str | None = None) -> Rest:
+    """``guest``: a VM of the host, whose vCPU is kept busy for a while."""
+    files = [start_samples(each, "lo", _REST_SECONDS + _CONSOLE_SECONDS) for each in (host, nic)]
+    time.sleep(_REST_SECONDS + 2 * _CONSOLE_SECONDS)
     one, other = (read_samples(each, file) for each, file in zip((host, nic), files, strict=True))
-    # The first seconds are those of the console that began it.
-    return Busy(busy(one[2], one[-1]), busy(other[2], other[-1]))
+    rest = Busy(busy(one[_CONSOLE_SECONDS], one[-1]), busy(other[_CONSOLE_SECONDS], other[-1]))
+    return Rest(rest, _vcpu(host, guest, rest.host) if guest is not None else 0.0)
+
+
+def _vcpu(host: LabMachine, guest: str, rest: float) -> float:
+    file = start_samples(host, "lo", _REST_SECONDS)
+    host.guest_shell(guest, _SPIN.format(seconds=_REST_SECONDS))
+    counted = read_samples(host, file)[_CONSOLE_SECONDS:-_CONSOLE_SECONDS]
+    window = (counted[0], counted[-1])
+    guests = guest_share(*window)
+    if guests < _SPINS:
+        raise RuntimeError(f"{guest} was to be busy, and had {guests:.2f} of a CPU")
+    return (busy(*window) - rest) / guests
 
 
 def busy(first: Sample, last: Sample) -> float:
@@ -106,23 +148,28 @@ def busy(first: Sample, last: Sample) -> float:
     return (last.busy_ms - first.busy_ms) / (last.second - first.second)
 
 
-def busiest(samples: Sequence[Sample], seconds: int) -> float:
-    """Milliseconds a second in the busiest time of that length."""
-    return max(
-        busy(one, two) for one in samples for two in samples if seconds <= two.second - one.second <= seconds + 1
-    )
+def guest_share(first: Sample, last: Sample) -> float:
+    """How many CPUs the guests had."""
+    return (last.guest_ms - first.guest_ms) / 1000 / (last.second - first.second)
 
 
-def window(
-    samples: Sequence[Sample], amount: Callable[[Sample, Sample], float], seconds: int
-) -> tuple[Sample, Sample, float]:
-    """Of all that are ``seconds`` long, or one more, the one in which most came through, and how much a second."""
+def busiest(samples: Sequence[Sample], seconds: int) -> Window:
+    """The busiest time of that length."""
+    return max(_windows(samples, seconds), key=lambda ends: busy(*ends))
 
-    def rate(first: Sample, last: Sample) -> float:
-        return amount(first, last) / (last.second - first.second)
 
-    windows = [(one, two) for one in samples for two in samples if seconds <= two.second - one.second <= seconds + 1]
-    first, last = max(windows, key=lambda ends: rate(*ends))
-    if (most := rate(first, last)) <= 0:
+def fullest(samples: Sequence[Sample], amount: Callable[[Sample, Sample], float], seconds: int) -> tuple[Window, float]:
+    """The time of that length in which most came through, and how much a second."""
+
+    def rate(ends: Window) -> float:
+        return amount(*ends) / (ends[1].second - ends[0].second)
+
+    found = max(_windows(samples, seconds), key=rate)
+    if (most := rate(found)) <= 0:
         raise RuntimeError("nothing came through")
-    return first, last, most
+    return found, most
+
+
+def _windows(samples: Sequence[Sample], seconds: int) -> list[Window]:
+    """All that are ``seconds`` long, or one more."""
+    return [(one, two) for one in samples for two in samples if seconds <= two.second - one.second <= seconds + 1]

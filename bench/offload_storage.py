@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.harness import machine, table
-from bench.offload_samples import Busy, Cost, at_rest, busiest, medians, ratio, read_samples, start_samples
+from bench.offload_samples import Busy, Cost, Rest, at_rest, busiest, medians, ratio, read_samples, start_samples
 from bench.offload_storage_lab import PATIENCE_SECONDS, drives, guests
 from tests.daemon import running_daemon
 from tests.full.smartnic.pair import Pair, lab_pair
@@ -66,7 +65,7 @@ def main() -> None:
         pair.host.delete_all_vms()
 
 
-def _show(title: str, loads: Sequence[Load], taken: dict[tuple[Load, str], list[Cost]], rest: Busy) -> None:
+def _show(title: str, loads: Sequence[Load], taken: dict[tuple[Load, str], list[Cost]], rest: Rest) -> None:
     rows = [_row(load, taken[load, "tcp"], taken[load, "nic"]) for load in loads]
     head = (
         "blocks", "host, NVMe/TCP of its own", "host, NVMe of the NIC", "host's ratio", "NIC, target only",
@@ -74,7 +73,8 @@ def _show(title: str, loads: Sequence[Load], taken: dict[tuple[Load, str], list[
     )  # fmt: skip
     print(table(f"CPU time for remote storage: {title} (ms a MiB, medians)", rows, head))
     print(
-        f"Less what they take at rest: the host {rest.host:.0f} ms a second, the NIC {rest.nic:.0f} ms (medians).\n",
+        f"Less what they take at rest: the host {rest.busy.host:.0f} ms a second, the NIC {rest.busy.nic:.0f} ms, and "
+        f"{rest.vcpu:.0f} ms of the host for a second that a guest had (medians).\n",
         flush=True,
     )
 
@@ -90,11 +90,11 @@ def _row(load: Load, tcp: Sequence[Cost], nic: Sequence[Cost]) -> tuple[str, ...
 # -- what is measured --------------------------------------------------------------------------------------------------
 def _taken(
     pair: Pair, loads: Sequence[Load], devices: Mapping[str, str], rounds: int, seconds: int
-) -> tuple[dict[tuple[Load, str], list[Cost]], Busy]:
+) -> tuple[dict[tuple[Load, str], list[Cost]], Rest]:
     taken: dict[tuple[Load, str], list[Cost]] = {}
-    rest: list[Busy] = []
+    rest: list[Rest] = []
     for _ in range(rounds):
-        now = at_rest(pair.host, pair.nic)
+        now = at_rest(pair.host, pair.nic, _WAYS[0] if loads[0].vm else None)
         rest.append(now)
         for load in loads:
             making = _making(pair, load, seconds, now)
@@ -102,10 +102,10 @@ def _taken(
                 cost = _measure(pair, load, way, devices[way], seconds, now)
                 less = Busy(cost.busy.host - making * cost.amount, cost.busy.nic)
                 taken.setdefault((load, way), []).append(replace(cost, busy=less))
-    return taken, Busy(statistics.median(one.host for one in rest), statistics.median(one.nic for one in rest))
+    return taken, Rest.median(rest)
 
 
-def _making(pair: Pair, load: Load, seconds: int, rest: Busy) -> float:
+def _making(pair: Pair, load: Load, seconds: int, rest: Rest) -> float:
     """Milliseconds a MiB that the host takes to make the blocks that it writes. What a guest makes is guest time."""
     if load.vm or not load.write:
         return 0.0
@@ -113,7 +113,7 @@ def _making(pair: Pair, load: Load, seconds: int, rest: Busy) -> float:
     return cost.busy.host / cost.amount
 
 
-def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int, rest: Busy) -> Cost:
+def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int, rest: Rest) -> Cost:
     lasts = seconds + 2 * _AROUND
     files = [start_samples(each, "lo", lasts + 2 * _AROUND) for each in (pair.host, pair.nic)]
     shell: Callable[[str], str] = (
@@ -127,7 +127,7 @@ def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int, rest: 
         raise RuntimeError(f"the blocks of {load.name} by {way} did not pass: {said}")
     passed = int(found[1]) * _PASS[load.kib] * load.kib / _KIB
     host, nic = (read_samples(each, file) for each, file in zip((pair.host, pair.nic), files, strict=True))
-    took = Busy(busiest(host, seconds) - rest.host, busiest(nic, seconds) - rest.nic)
+    took = rest.less(busiest(host, seconds), busiest(nic, seconds))
     return Cost(took, passed / (float(found[3]) - float(found[2])))
 
 
