@@ -12,6 +12,9 @@ SLOW_SYSTEM_TESTS=(
   tests/system/daemon/test_cable.py tests/system/hypervisor/test_nbd.py tests/system/hypervisor/test_plugging.py
 )
 
+# About half of the others, by the time that they take: make test runs them after the unit tests, the rest beside those.
+SECOND_HALF=(tests/system/daemon tests/system/hypervisor)
+
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
@@ -127,4 +130,24 @@ make_venv() {
 
 openssl_or_shasum() {
   if command -v sha256sum >/dev/null; then sha256sum | cut -d' ' -f1; else shasum -a 256 | cut -d' ' -f1; fi
+}
+
+# Tests run in two lanes, a processor each, and in neither more than one QEMU is busy. start_lane COMMAND...: the second;
+# what it prints is kept for end_lane.
+start_lane() {
+  LANE_REPORT="$(mktemp)"
+  # A process group of its own: else it would ignore the interrupt that lets its tests clean up.
+  set -m
+  (set -e; "$@") >"$LANE_REPORT" 2>&1 &
+  LANE=$!
+  set +m
+  trap '{ kill -INT -- "-$LANE" && wait "$LANE"; } 2>/dev/null || true; rm -f "$LANE_REPORT"' EXIT
+  trap 'exit 143' TERM
+}
+
+end_lane() {
+  local status=0
+  wait "$LANE" || status=$?
+  cat "$LANE_REPORT"
+  return "$status"
 }
