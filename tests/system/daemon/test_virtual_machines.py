@@ -173,10 +173,9 @@ def test_volume_is_attached_to_one_vm_at_a_time(daemon: Daemon) -> None:
     daemon.create("volume", {"metadata": {"name": "shared"}, "spec": {"size": "16Mi"}})
     disks = [{"name": "data", "volumeRef": {"name": "shared"}}]
     # Guests that stand still hear no power button.
-    paused = {"powerState": "Paused", "powerOffMode": "Hard", "disks": disks}
-    daemon.create("vm", daemon.micro_vm("w", **paused))
+    daemon.create("vm", daemon.micro_vm("w", powerState="Paused", powerOffMode="Hard", disks=disks))
     daemon.wait_for("vm", "w", has_power("Paused"))
-    daemon.create("vm", daemon.micro_vm("second", **paused))
+    daemon.create("vm", daemon.micro_vm("second", powerState="Paused", powerOffMode="Hard", disks=disks))
     waiting = daemon.wait_for("vm", "second", not_ready_because("VolumeInUse"))
     assert "VirtualMachine w" in condition(waiting, "Ready")["message"]
     daemon.delete("vm", "w")
