@@ -27,5 +27,8 @@ class FakeTaps:
     async def part(self, name: str) -> None:
         self.joined.pop(name, None)
 
+    async def there(self, name: str) -> bool:
+        return name in self.joined
+
     async def keep_only(self, names: Collection[str]) -> None:
         self.joined = {name: index for name, index in self.joined.items() if name in names}

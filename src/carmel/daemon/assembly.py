@@ -94,6 +94,7 @@ class Controllers:
                 launched=launched,
                 places=Places(surveyor.ledger, mover, hypervisor, self._offload.near),
                 limits=self._host.limits,
+                lost_nics=self._offload.nics.lost,
             ),
         )
         add_namespace_controller(runtime)
@@ -136,7 +137,7 @@ class Controllers:
         return families(await self._offload.nic_samples())
 
     def _look_at(self, uid: str) -> None:
-        self._machines.look(uid)
+        self._machines.try_again(uid)
 
     def _endpoints(self) -> list[HostEndpoint]:
         own = [HostEndpoint(name="https", url=self._url)] if self._url else []

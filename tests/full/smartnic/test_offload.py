@@ -11,8 +11,11 @@ from carmel.client.objects import JsonObject, condition, dig
 from tests.daemon import is_ready
 from tests.full.smartnic import generator
 from tests.full.smartnic.offloaded import ADDRESSES, NETWORK, OUTSIDE, Offloaded, bring_up
-from tests.full.smartnic.pair import Pair, await_answer
+from tests.full.smartnic.pair import NIC, Pair, await_answer
 from tests.system.lab.machine import LabMachine
+
+_TAPS = "/usr/bin/ip -d link show group 4410700"
+"""Of the host's links those that Carmel made."""
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -120,7 +123,7 @@ def test_a_nic_becomes_software_and_back_while_its_guest_runs(here: Offloaded) -
         assert any(one.startswith("/dev/vfio/") for one in devices) is not software
         assert any(one.startswith("/dev/tap") for one in devices) is software
         assert ("/dev/vhost-net" in devices) is software
-        assert ("macvtap" in host.shell("/usr/bin/ip -d link show group 4410700")) is software
+        assert ("macvtap" in host.shell(_TAPS)) is software
         counted = here.nic_counts(here.interface("a"))
         assert here.pings("a", ADDRESSES["b"], count=20) == 20
         assert here.pings("a", OUTSIDE) == 3
@@ -141,7 +144,7 @@ def wait_movable(host: LabMachine, status: str) -> JsonObject:
 
 def change_over(here: Offloaded, plane: str) -> None:
     """Have guest a's NIC be that, and the guest configure it anew, as it is a new one to it."""
-    host, address = here.pair.host, ADDRESSES["a"]
+    host = here.pair.host
     nic = {**host.get("vm", "a")["spec"]["networks"][0], "dataPlane": plane}
     host.patch("vm", "a", {"spec": {"networks": [nic]}})
     host.wait_for(
@@ -152,12 +155,49 @@ def change_over(here: Offloaded, plane: str) -> None:
             and [one["dataPlane"] for one in dig(vm, "status", "networks") or ()] == [plane]
         ),
     )
+    configure(here)
+
+
+def configure(here: Offloaded) -> None:
+    """Guest a's NIC, which is a new one to it."""
     here.pair.nic.wait_for("port", "a-eth0", is_ready)
-    host.guest_shell(
+    here.pair.host.guest_shell(
         "a",
         "n=0; until [ -e /sys/class/net/eth0 ] || [ $n -gt 60 ]; do n=$((n+1)); sleep 1; done\n"
-        f"ip addr flush dev eth0; ip addr add {address}/24 dev eth0; ip link set eth0 up",
+        f"ip addr flush dev eth0; ip addr add {ADDRESSES['a']}/24 dev eth0; ip link set eth0 up",
     )
+
+
+def test_a_nic_in_software_comes_back_after_its_function_was_away(here: Offloaded) -> None:
+    """Its driver lets go of it, and with its interface goes what joins it to the NIC: for that, nobody is needed."""
+    host = here.pair.host
+    change_over(here, "Host")
+    try:
+        before = function_tap(host)
+        function = dig(host.get("vm", "a"), "status", "networks", 0, "function")
+        [address] = [
+            one["pciAddress"]
+            for one in host.get("smartnic", NIC, namespace=None)["status"]["functions"]
+            if one["id"] == function
+        ]
+        host.shell(f"echo {address} >/sys/bus/pci/devices/{address}/driver/unbind")
+        host.shell(
+            f"n=0; until t=$({_TAPS} | grep cmf) && [ ${{t%%:*}} != {before} ] || [ $n -gt 60 ]; do\n"
+            "n=$((n+1)); sleep 1; done"
+        )
+        assert function_tap(host) not in {None, before}
+        configure(here)
+        assert here.pings("a", ADDRESSES["b"]) == 3
+        networks = dig(host.get("vm", "a"), "status", "networks")
+        assert [(one["function"], one["dataPlane"]) for one in networks] == [(function, "Host")]
+    finally:
+        change_over(here, "SmartNIC")
+
+
+def function_tap(host: LabMachine) -> str | None:
+    """The number that the kernel gave to the one macvtap that there is."""
+    found = re.search(r"^([0-9]+): cmf", host.shell(_TAPS), re.MULTILINE)
+    return found[1] if found is not None else None
 
 
 def test_root_of_the_host_can_neither_see_nor_change_it(here: Offloaded) -> None:

@@ -51,6 +51,8 @@ class Taps(Protocol):
 
     async def keep_only(self, names: Collection[str]) -> None: ...
 
+    async def there(self, name: str) -> bool: ...
+
 
 Distances = Callable[[str], Mapping[int, int]]
 """By a VM's uid: how far its memory is from each NUMA node of the host; empty where that is not known."""
@@ -79,6 +81,8 @@ class FunctionNics:
         """Ports whose VM ended while their NIC was away."""
         self._not_yet: set[Key] = set()
         """Ports that have a function which is not ready to be plugged in, or never became so."""
+        self._joined: dict[str, str] = {}
+        """Taps by their names, and whose they are, by the VM's uid."""
         self._waiting: dict[str, tuple[CarmelError, Key]] = {}
 
     def serves(self, wanted: WantedNic) -> bool:
@@ -86,7 +90,9 @@ class FunctionNics:
 
     async def begin(self) -> None:
         """The claims are loaded: what an earlier daemon joined for anything else goes."""
-        await self._taps.keep_only([_tap_of(one) for one in self._claims.all()])
+        known = {_tap_of(one): one.owner for one in self._claims.all()}
+        await self._taps.keep_only(known)
+        self._joined = {tap: uid for tap, uid in known.items() if await self._taps.there(tap)}
 
     async def plan(self, vm: VmOfNics, wanted: Sequence[WantedNic]) -> Sequence[NicPlan]:
         self._waiting.pop(vm.uid, None)
@@ -104,6 +110,16 @@ class FunctionNics:
         for claim in self._claims.of_owner(uid):
             if claim.nic not in keep:
                 await self._take_back(claim)
+
+    async def lost(self, uid: str, nics: Sequence[NetworkInterfaceStatus]) -> Collection[str]:
+        """Fulfils ``LostNics``. With its function, or when that gets another driver, the link goes that joins it to a
+        NIC in software, and does not come back with it."""
+        in_software = [one.name for one in nics if one.function is not None and one.data_plane is DataPlane.HOST]
+        return [name for name in in_software if not await self._taps.there(function_tap_name(uid, name))]
+
+    async def to_look_at(self) -> list[str]:
+        """The uids of VMs of which a NIC in software has lost its function."""
+        return sorted({uid for tap, uid in self._joined.items() if not await self._taps.there(tap)})
 
     def owes(self, smart_nic: str) -> bool:
         """Something is still to be unplugged there."""
@@ -209,6 +225,7 @@ class FunctionNics:
         alias = f"carmel {claim.key} by {claim.function.id} of {claim.function.smart_nic}"
         mtu = wanted.network.spec.mtu or DEFAULT_MTU
         handles = await self._taps.join(_tap_of(claim), index, alias, queues_of(vm, wanted.nic), mtu)
+        self._joined[_tap_of(claim)] = vm.uid
         return tap_nic(wanted.nic.name, mac, handles, mtu)
 
     def _wish(self, vm: VmOfNics, wanted: WantedNic, key: Key) -> Wish:
@@ -293,6 +310,7 @@ class FunctionNics:
             if self._claims.find(claim.key) != claim:
                 return
             await self._taps.part(_tap_of(claim))
+            self._joined.pop(_tap_of(claim), None)
             if not await self._unplug(smart_nic, claim.key):
                 self._owed.add(claim.key)
                 return

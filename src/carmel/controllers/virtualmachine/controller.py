@@ -67,6 +67,7 @@ class Dependencies:
     launched: LaunchedSpecs
     places: Places
     limits: Callable[[], HostLimits] = field(default=HostLimits)
+    lost_nics: protocols.LostNics = protocols.none_lost
 
 
 class VirtualMachineController:
@@ -165,6 +166,11 @@ class VirtualMachineController:
     def look(self, uid: str) -> None:
         self._enqueue_uid(uid)
 
+    def try_again(self, uid: str) -> None:
+        """What the VM waited for may be there now, a NIC or disk that is to be plugged too."""
+        self._observer.try_again(uid)
+        self._enqueue_uid(uid)
+
     def changed(self) -> None:
         """Who waits for room is told by ``look``."""
 
@@ -261,6 +267,7 @@ def _build(
         host_name=runtime.host,
         boot_id=dependencies.boot_id,
         limits=dependencies.limits,
+        lost_nics=dependencies.lost_nics,
     )
     launcher = Launcher(
         reader=reader,

@@ -27,7 +27,7 @@ def live_nics(observed: Observed) -> LiveDevices:
         kind=DeviceKind.NIC,
         observed=observed,
         wanted=tuple(
-            Wanted(plugged_as(view.nic), nic_waits_for(view, observed), changes_switch(view, observed))
+            Wanted(plugged_as(view.nic), nic_waits_for(view, observed), view.lost or changes_switch(view, observed))
             for view in observed.nics
         ),
         started={nic.name: plugged_as(nic) for nic in launched.spec.networks} if launched is not None else {},

@@ -86,11 +86,13 @@ class PortView:
 
 @dataclass(frozen=True, slots=True)
 class NicView:
-    """``port`` ``None``: NICs on such a network have none."""
+    """``port`` ``None``: NICs on such a network have none. ``lost``: it is plugged in, and what carried its frames is
+    gone."""
 
     nic: NetworkInterface
     network: Network | None
     port: PortView | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

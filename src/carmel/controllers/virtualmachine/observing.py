@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from carmel.controllers.placement import Places, PlaceView
@@ -23,6 +23,7 @@ from carmel.controllers.virtualmachine.observed import (
     PlugRefusal,
     PortView,
 )
+from carmel.controllers.virtualmachine.ports import LostNics, none_lost
 from carmel.controllers.virtualmachine.volumes import volume_name
 from carmel.errors import CarmelError
 from carmel.hypervisor.devices import DeviceKind
@@ -90,6 +91,7 @@ class Observer:
     host_name: str
     boot_id: str
     limits: Callable[[], HostLimits]
+    lost_nics: LostNics = none_lost
     _runs: dict[str, _Run] = field(default_factory=dict)
 
     async def observe(self, vm: VirtualMachine) -> Observed:
@@ -100,6 +102,7 @@ class Observer:
         saved = self.paths.machine(uid).saved_state.exists()
         # What it was started with is what it is plugged into.
         plugged = launched if machine is not None or saved else None
+        lost = await self.lost_nics(uid, launched.networks) if machine is not None and launched is not None else ()
         return Observed(
             vm=vm,
             host=await self._host(),
@@ -112,7 +115,7 @@ class Observer:
             pressed=self._run(machine).pressed if machine is not None else None,
             resumed=self._run(machine).resumed if machine is not None else None,
             disks=tuple([await self._disk(vm, disk) for disk in vm.spec.disks]),
-            nics=tuple([await self._nic(vm, nic, plugged) for nic in vm.spec.networks]),
+            nics=tuple([await self._nic(vm, nic, plugged, lost) for nic in vm.spec.networks]),
             plug_refusals=self._plug_refusals(vm, machine),
             kernel_image=await self._kernel_image(vm),
             missing_secrets=tuple(await self._missing_secrets(vm)),
@@ -139,6 +142,11 @@ class Observer:
         """Remember that a NIC or disk did not come as ``vm`` wishes, or go."""
         until = self.clock.monotonic() + TRY_AGAIN_SECONDS if error.retryable else None
         self._run(machine).refused[kind, name] = _Refused(wish_of(vm, kind, name), error_message(error), until)
+
+    def try_again(self, uid: str) -> None:
+        """What stood against a plug, and may pass, may have passed."""
+        if (run := self._runs.get(uid)) is not None:
+            run.refused = {what: one for what, one in run.refused.items() if one.until is None}
 
     def devices_changed(self, machine: Machine) -> None:
         """One came or went: others may have room, and what hinders a migration may be another."""
@@ -198,13 +206,14 @@ class Observer:
             alive = await self.reader.vms.find(Key(vm.metadata.namespace, holder)) is not None
         return DiskView(disk, name, volume, alive)
 
-    async def _nic(self, vm: VirtualMachine, nic: NetworkInterface, plugged: Launched | None) -> NicView:
+    async def _nic(
+        self, vm: VirtualMachine, nic: NetworkInterface, plugged: Launched | None, lost: Collection[str]
+    ) -> NicView:
         network = await self._network(nic.network_ref.name)
         held = as_plugged(nic, plugged)
         other = held.network_ref != nic.network_ref
-        return NicView(
-            nic, network, await self._port(vm, held, await self._network(held.network_ref.name) if other else network)
-        )
+        port = await self._port(vm, held, await self._network(held.network_ref.name) if other else network)
+        return NicView(nic, network, port, lost=nic.name in lost)
 
     def _plug_refusals(self, vm: VirtualMachine, machine: Machine | None) -> dict[tuple[DeviceKind, str], PlugRefusal]:
         """Those that still are about what is wanted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -141,6 +141,14 @@ class NicSource(Nics, Protocol):
     none."""
 
     def serves(self, wanted: WantedNic) -> bool: ...
+
+
+LostNics = Callable[[str, Sequence[NetworkInterfaceStatus]], Awaitable[Collection[str]]]
+"""Of a VM's NICs, as they were given, the names of those that carry nothing until they are plugged anew. By its uid."""
+
+
+async def none_lost(_uid: str, _nics: Sequence[NetworkInterfaceStatus]) -> Collection[str]:
+    return ()
 
 
 class Seeds(Protocol):

@@ -49,6 +49,10 @@ class FunctionTaps:
         if any(one not in names for one in await asyncio.to_thread(_seen)):
             await self._keep(lambda known: known in names)
 
+    async def there(self, name: str) -> bool:
+        """In this process' own namespace, where all but tests have them."""
+        return await asyncio.to_thread((_CLASS / name).exists)
+
     async def aclose(self) -> None:
         """What is joined stays."""
         if self._made is not None:

@@ -98,6 +98,25 @@ async def test_a_nic_that_is_away_keeps_the_function_but_nothing_stays_joined(
         assert (await world.port("web-eth0"))["status"]["function"] == "pf0vf0"
 
 
+async def test_what_lost_its_function_is_told_until_it_is_plugged_anew(world: OffloadWorld, nic: FakeNic) -> None:
+    async with world.daemon():
+        await start(world, nic, "web")
+        nics = [(await in_software(world)).status]
+        assert list(await world.nics.lost("uid-web", nics)) == []
+        # The kernel removes it with the function's interface.
+        world.taps.joined.clear()
+        assert list(await world.nics.lost("uid-web", nics)) == ["eth0"]
+        assert await world.nics.to_look_at() == ["uid-web"]
+        await world.nics.release("uid-web")
+        assert await world.nics.to_look_at() == []
+        again = [(await in_software(world)).status]
+        assert list(await world.nics.lost("uid-web", again)) == []
+        # Of one that is passed through there is none to lose.
+        await world.nics.release("uid-web")
+        passed = [(await world.plan("web", "uid-web")).status]
+        assert list(await world.nics.lost("uid-web", passed)) == []
+
+
 async def test_a_kernel_that_does_not_join_it(world: OffloadWorld, nic: FakeNic) -> None:
     world.taps.refusal = Refused("this kernel has no macvtap", code="KernelLacksFeature")
     async with world.daemon():

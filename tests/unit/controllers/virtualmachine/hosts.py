@@ -121,6 +121,8 @@ class Host:
         self.plane = plane
         self.functions = functions
         """Makes the source of NICs that are functions of a SmartNIC."""
+        self.lost: Callable[[], Collection[str]] = tuple
+        """Names of NICs whose way out is gone."""
         self.gate: CarmelError | None = None
         """What the firewall says of the next VM whose ports are to be plugged."""
         self.store, self.world, self.clock = store, world, clock
@@ -155,6 +157,7 @@ class Host:
                 launched=launched,
                 places=Places(self.ledger, mover, self.hypervisor),
                 limits=lambda: HostLimits(512, 2**40),
+                lost_nics=self._lost_nics,
             ),
         )
 
@@ -167,6 +170,10 @@ class Host:
         NetworkController(self.runtime, Backends(SystemRunner(), forced=Backend.SLIRP), self.networks)
         ports = PortController(self.runtime, self.networks)
         return TapNics(self.runtime, self.networks, self._admit, ports.look)
+
+    async def _lost_nics(self, _uid: str, nics: Sequence[NetworkInterfaceStatus]) -> Collection[str]:
+        lost = self.lost()
+        return [one.name for one in nics if one.name in lost]
 
     async def _admit(self, vm: VirtualMachine) -> None:
         if self.gate is not None:

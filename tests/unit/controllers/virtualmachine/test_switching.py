@@ -190,6 +190,19 @@ async def test_one_nic_alone_becomes_software_and_back_while_it_runs(host: Host)
     assert "NIC eth0" in (await told(host))[-1]
 
 
+async def test_a_nic_that_lost_its_way_out_is_plugged_anew(host: Host) -> None:
+    await started(host)
+    await say(host, "Host")
+    plugged = host.machine.plugged
+    before = plugged[DeviceKind.NIC, "eth0"]
+    host.lost = lambda: ["eth0"] if plugged.get((DeviceKind.NIC, "eth0")) is before else []
+    host.controller.try_again((await host.vms.get(KEY)).metadata.uid or "")
+    await host.quiet()
+    assert (DeviceKind.NIC, "eth0") in plugged
+    assert plugged[DeviceKind.NIC, "eth0"] is not before
+    assert await planes(host) == [(MAC, DataPlane.HOST)]
+
+
 async def test_in_software_on_the_hosts_network_it_follows_the_network(host: Host) -> None:
     """Whose ``dataPlane`` is Host at both ends: its function comes all the same."""
     await started(host)
