@@ -130,6 +130,52 @@ until grep -q up /sys/class/net/{was}/bonding_slave/mii_status; do usleep 50000;
 """)
 
 
+@pytest.mark.parametrize("mode", ["802.3ad", "balance-xor"])
+def test_a_bond_is_one_with_the_switchs(site: Site, mode: str) -> None:
+    """Whose end is a bond of Linux', too, in the namespace outside."""
+    site.shell(f"""
+ip -n out link add lag type bond mode {mode} miimon 100
+for n in 0 1; do ip link add agg$n type veth peer name far$n netns out; ip -n out link set far$n master lag; done
+ip -n out addr add 10.9.99.254/24 dev lag; ip -n out link set lag up
+""")
+    before = site.ours()
+    made = site.network("aggregated", provider="bridge", bridge={"uplinks": ["agg0", "agg1"], "bond": mode})
+    assert is_ready(made), made["status"]
+    [bond] = [name for name in site.ours() - before if name.startswith("cmo")]
+    assert eventually(lambda: _ports_used(site, bond) == 2), site.shell(f"cat /proc/net/bonding/{bond}")
+    if mode == "802.3ad":
+        partner = site.shell("ip netns exec out cat /sys/class/net/lag/address").strip()
+        assert f"Partner Mac Address: {partner}" in site.shell(f"cat /proc/net/bonding/{bond}")
+
+    nics = site.lab.get("vm", "a")["spec"]["networks"]
+    site.lab.patch("vm", "a", {"spec": {"networks": [*nics, {"name": "agg", "networkRef": {"name": "aggregated"}}]}})
+    site.lab.guest_shell(
+        "a", "until ip addr add 10.9.99.1/24 dev eth1; do sleep 1; done 2>/dev/null; ip link set eth1 up"
+    )
+    assert eventually(lambda: site.answered("a", "10.9.99.254") == [True])
+    for leg in ("far0", "far1"):
+        site.shell(f"ip -n out link set {leg} down")
+        assert eventually(lambda: _ports_used(site, bond) == 1)
+        assert eventually(lambda: site.answered("a", "10.9.99.254") == [True])
+        site.shell(f"ip -n out link set {leg} up")
+        assert eventually(lambda: _ports_used(site, bond) == 2)
+
+    site.lab.patch("vm", "a", {"spec": {"networks": nics}})
+    site.lab.wait_gone("port", "a-agg")
+    site.remove("aggregated")
+    site.shell("ip -n out link del lag; for n in 0 1; do ip link del agg$n; done")
+    assert site.ours() == before
+
+
+def _ports_used(site: Site, bond: str) -> int:
+    """How many ports of the bond are in the aggregator that is used, by LACP; else, how many are up (Linux'
+    Documentation/networking/bonding.rst)."""
+    folder = f"/sys/class/net/{bond}"
+    said = site.shell(f"cat {folder}/bonding/ad_num_ports; grep -lx up {folder}/lower_*/bonding_slave/mii_status")
+    words = said.split()
+    return int(words[0]) if words and words[0].isdigit() else len(words)
+
+
 def test_the_administrators_own_way_in_is_taken_over_confirmed_and_given_back(site: Site) -> None:
     """It is the one by which this test itself talks to the machine."""
     lab = site.lab

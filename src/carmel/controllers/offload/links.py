@@ -48,6 +48,7 @@ class Links:
         if known is not None:
             await known[1].close()
             self._changed(name)
+            self._gists.pop(name, None)
 
     async def close(self) -> None:
         links = [link for _, link in self._links.values()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
 
@@ -60,6 +60,16 @@ class Lent:
         return f"carmel port {owner} {nic}, lent by {self.name} mtu {self.mtu}"
 
 
+_HAD_MTU = "had mtu {}"
+_UPLINK = re.compile(r"carmel uplink .*, " + _HAD_MTU.format("([0-9]+)"))
+
+
+def uplink_alias(members: Sequence[str], had_mtu: int | None) -> str:
+    """Of a bridge. ``had_mtu``: what its uplink had before, for whoever gives that back."""
+    alias = f"carmel uplink {' '.join(members)}"
+    return alias if had_mtu is None else f"{alias}, {_HAD_MTU.format(had_mtu)}"
+
+
 _LENT = re.compile(r"carmel port .*, lent by (\S+) mtu ([0-9]+)")
 
 
@@ -95,6 +105,12 @@ class Link:
         """It is a representor that was plugged into a port: it is given back, never removed."""
         match = _LENT.fullmatch(self.alias) if self.ours else None
         return None if match is None else Lent(match[1], int(match[2]))
+
+    @property
+    def uplink_had_mtu(self) -> int | None:
+        """It is a bridge: the MTU that its uplink had before. Of a bond that is nobody's concern."""
+        match = _UPLINK.fullmatch(self.alias) if self.ours else None
+        return None if match is None else int(match[1])
 
 
 @dataclass(frozen=True, slots=True)

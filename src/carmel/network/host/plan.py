@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from carmel.network.dataplane import NATIVE_VLAN, NetworkPlan, PortPlan, Rate, UplinkPlan
-from carmel.network.host.kernel import Copies, KernelState, Link, Shape, Vlan
+from carmel.network.host.kernel import Copies, KernelState, Link, Shape, Vlan, uplink_alias
 from carmel.network.host.lending import to_give_back
 from carmel.network.host.steps import (
     AddAddress,
@@ -98,6 +98,7 @@ def _leftovers(networks: Sequence[NetworkPlan], ports: Sequence[PortPlan], kerne
     for link in sorted(gone, key=lambda link: link.kind != "tun"):
         if link.addresses and link.vlan_filtering:
             yield from _give_back(link, kernel)
+        yield from _mtu_as_before(link, kernel)
         yield Remove(link.name)
 
 
@@ -107,6 +108,14 @@ def _give_back(bridge: Link, kernel: KernelState) -> Iterator[Step]:
         if link.master == bridge.name and not link.ours:
             yield SetMaster(link.name, None)
             yield TakeOver(bridge.name, link.name)
+
+
+def _mtu_as_before(bridge: Link, kernel: KernelState) -> Iterator[Step]:
+    """Of the uplink, unless somebody else has set it since."""
+    for link in kernel.links.values():
+        had = bridge.uplink_had_mtu
+        if had is not None and link.master == bridge.name and not link.ours and had != link.mtu == bridge.mtu:
+            yield SetMtu(link.name, had)
 
 
 def _idle_shapers(ports: Sequence[PortPlan], kernel: KernelState) -> Iterator[Step]:
@@ -128,26 +137,41 @@ def _bridge(
     if uplink is not None and uplink.bond is not None:
         yield from _bond(uplink, mtu, kernel)
     outside = None if uplink is None else kernel.links.get(uplink_link(uplink))
-    if outside is not None and outside.mtu < mtu:
-        yield SetMtu(outside.name, mtu)
+    out = None if outside is None else _outer_mtu(mtu, outside, there)
+    # Whenever this ends too early, the bridge still says what was before.
+    if outside is not None and out is not None and out < outside.mtu:
+        yield SetMtu(outside.name, out)
     if there is None:
         takes_over = outside is not None and uplink is not None and uplink.takeover
         # The host keeps its address in the network's tables; and guests that of their gateway, whoever is plugged in.
         mac = outside.mac if outside is not None and takes_over else nat_mac(first.name) if first.nat else None
-        alias = f"carmel network {first.name}" if uplink is None else f"carmel uplink {' '.join(uplink.members)}"
+        had = outside.mtu if outside is not None and not outside.ours else None
+        alias = f"carmel network {first.name}" if uplink is None else uplink_alias(uplink.members, had)
         yield MakeBridge(name, alias, mtu, uplink is not None, mac, takes_over)
     elif there.mtu != mtu:
         yield SetMtu(name, mtu)
+    if outside is not None and out is not None and out > outside.mtu:
+        yield SetMtu(outside.name, out)
     if first.nat is not None:
         own = ipaddress.IPv4Interface((first.nat.gateway, first.nat.subnet.prefixlen))
-        had = frozenset() if there is None else there.addresses
-        yield from (RemoveAddress(name, old) for old in sorted(had - {own}, key=str))
-        if own not in had:
+        addresses = frozenset() if there is None else there.addresses
+        yield from (RemoveAddress(name, old) for old in sorted(addresses - {own}, key=str))
+        if own not in addresses:
             yield AddAddress(name, own)
     if there is None or not there.up:
         yield SetUp(name)
     if uplink is not None:
         yield from _uplink(name, uplink, outside, there, _vlans_out(networks, ports))
+
+
+def _outer_mtu(mtu: int, outside: Link, bridge: Link | None) -> int:
+    """Of an uplink: as much as its networks need. What was raised for them is lowered again, to what it had."""
+    if outside.ours:
+        return max(mtu, Link("", 0).mtu)
+    had = None if bridge is None else bridge.uplink_had_mtu
+    if bridge is not None and had is not None and outside.mtu == bridge.mtu:
+        return max(had, mtu)
+    return max(outside.mtu, mtu)
 
 
 def _bond(uplink: UplinkPlan, mtu: int, kernel: KernelState) -> Iterator[Step]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,8 +41,8 @@ def do(state: KernelState, step: steps.Step) -> KernelState:  # noqa: C901 - one
         links[name] = Link(name, len(links) + 10, kind=kind, group=LINK_GROUP, **values)  # type: ignore[arg-type]
 
     match step:
-        case steps.MakeBridge(name, _, mtu, filtering, mac):
-            make(name, "bridge", mtu=mtu, vlan_filtering=filtering, mac=mac or "")
+        case steps.MakeBridge(name, alias, mtu, filtering, mac):
+            make(name, "bridge", alias=alias, mtu=mtu, vlan_filtering=filtering, mac=mac or "")
         case steps.MakeBond(name, _, mode):
             make(name, "bond", bond_mode=mode.value)
         case steps.MakeShaper(name):
@@ -171,15 +172,45 @@ def test_what_is_not_carmels_is_left_alone(
 
 @settings(max_examples=60, deadline=None)
 @given(_wishes())
-def test_in_the_end_nothing_is_left_and_addresses_are_back(wishes: tuple[list[NetworkPlan], list[PortPlan]]) -> None:
+def test_in_the_end_nothing_is_left_and_all_is_as_before(wishes: tuple[list[NetworkPlan], list[PortPlan]]) -> None:
     state = KernelState(_THEIRS)
     for port in wishes[1]:
         state = tap(state, port)
     state = settle([], [], settle(*wishes, state))
     assert set(state.links) - {port.interface for port in wishes[1]} == set(_THEIRS)
-    assert {name: (link.addresses, link.master) for name, link in state.links.items() if name in _THEIRS} == {
-        name: (link.addresses, link.master) for name, link in _THEIRS.items()
+    assert {name: (one.addresses, one.master, one.mtu) for name, one in state.links.items() if name in _THEIRS} == {
+        name: (one.addresses, one.master, one.mtu) for name, one in _THEIRS.items()
     }
+
+
+@pytest.mark.parametrize("cut", range(8))
+def test_an_uplinks_mtu_is_lowered_to_what_it_had(cut: int) -> None:
+    """Whenever the daemon died while it was raised, and while it was lowered."""
+    had = 1400
+    state = KernelState({**_THEIRS, "eth1": replace(_THEIRS["eth1"], mtu=had)})
+    state = run(state, plan([_TEN], [], state)[:cut])
+    state = settle([_TEN], [], state)
+    assert state.links["eth1"].mtu == 9000
+    lower = replace(_TEN, mtu=1280)
+    state = run(state, plan([lower], [], state)[:cut])
+    state = settle([lower], [], state)
+    assert (state.links["eth1"].mtu, state.links[bridge_of(_TEN)].mtu) == (had, 1280)
+    state = settle([_TEN], [], state)
+    state = run(state, removals([], [], state)[:cut])
+    assert settle([], [], state).links["eth1"].mtu == had
+
+
+def test_an_mtu_that_somebody_else_set_stays() -> None:
+    state = settle([_TEN], [], KernelState(_THEIRS))
+    state = do(state, steps.SetMtu("eth1", 9216))
+    assert settle([_FLAT], [], state).links["eth1"].mtu == 9216
+    assert settle([], [], state).links["eth1"].mtu == 9216
+
+
+def test_a_bond_has_what_its_networks_have() -> None:
+    raised = replace(_BOND, mtu=9000)
+    state = settle([_BOND], [], settle([raised], [], settle([_BOND], [], KernelState(_THEIRS))))
+    assert [one.mtu for one in state.links.values() if one.kind == "bond"] == [1500]
 
 
 def test_networks_on_one_uplink_are_vlans_of_one_bridge() -> None:
