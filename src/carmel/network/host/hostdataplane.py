@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,24 +19,25 @@ from carmel.network.dataplane import Address, NetworkPlan, PortCount, PortHandle
 from carmel.network.firewall.nft_watch import NftWatch
 from carmel.network.host import guard, learning
 from carmel.network.host.check import check_network, check_port
-from carmel.network.host.dnsmasq import Dnsmasq, dhcp_plan
+from carmel.network.host.dnsmasq import Dnsmasq
 from carmel.network.host.kernel import KernelState
-from carmel.network.host.lending import check_representor, to_take
+from carmel.network.host.lending import check_representor
 from carmel.network.host.memory import Memory, Realised
-from carmel.network.host.nat import LOADED, nat_script
 from carmel.network.host.netlink import Netlink
 from carmel.network.host.nft import Nft
-from carmel.network.host.plan import bridge_of, plan, removals
-from carmel.network.host.steps import MakeBridge, Remove
+from carmel.network.host.plan import bridge_of
+from carmel.network.host.settling import Settling
 from carmel.network.host.takeover import Takeovers
 from carmel.network.host.watched import WatchedNft
-from carmel.network.names import GUARD_TABLE, NAT_TABLE
 from carmel.run import Runner
 
 _log = logging.getLogger(__name__)
 
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _MOST_QUEUES = 16
+
+
+MakeSettling = Callable[[Netlink, WatchedNft, Dnsmasq], Settling]
 
 
 class HostDataPlane:
@@ -53,16 +54,16 @@ class HostDataPlane:
         *,
         namespace: Path | None = None,
         watch: NftWatch | None = None,
+        settling: MakeSettling = Settling,
     ) -> None:
         self._netlink = Netlink(namespace)
         self._watch = watch if watch is not None else NftWatch(namespace)
         self._has_watch_of_its_own = watch is None
         self._nft = WatchedNft(Nft(runner, namespace), self._watch, self._touched)
-        self._not_ours = set[str]()
-        """Tables of which it is not known what others have made of them."""
         self._mending: asyncio.Task[None] | None = None
         self._told: list[Callable[[str], None]] = []
         self._dnsmasq = Dnsmasq(runner, runtime, namespace)
+        self._settling = settling(self._netlink, self._nft, self._dnsmasq)
         self._takeovers = Takeovers(self._netlink, runner, state, namespace)
         self._memory = Memory(runtime / "realised.json")
         self._networks: dict[str, NetworkPlan] = {}
@@ -196,7 +197,7 @@ class HostDataPlane:
     def _touched(self, table: str, who: str | None) -> None:
         """Put back at once: whoever flushes the rules lets VMs send as somebody else, and cuts those behind nat off."""
         if who is not None:
-            self._not_ours.add(table)
+            self._settling.not_ours.add(table)
         # Else a look will do: to make all anew forgets what was learned.
         if self._mending is None or self._mending.done():
             self._mending = asyncio.create_task(self._mend(who), name="rules are put back")
@@ -205,7 +206,7 @@ class HostDataPlane:
         if who is not None:
             _log.warning("rules of ports or networks in the kernel were changed by %s: they are put back", who)
         settled = False
-        while not settled or self._not_ours:
+        while not settled or self._settling.not_ours:
             try:
                 async with self._lock:
                     await self._settle()
@@ -216,18 +217,6 @@ class HostDataPlane:
             settled = True
         for told in self._told if who is not None else ():
             told(who or "")
-
-    @contextlib.contextmanager
-    def _anew(self, table: str) -> Iterator[bool]:
-        """Whether all of the table is to be loaded, whatever it looks like."""
-        touched = table in self._not_ours
-        self._not_ours.discard(table)
-        try:
-            yield touched
-        except BaseException:
-            if touched:
-                self._not_ours.add(table)
-            raise
 
     # -- settling -------------------------------------------------------------------------------------------------
     def _require_unused(self, name: str) -> None:
@@ -260,7 +249,7 @@ class HostDataPlane:
     async def _settle(self) -> None:
         async with self._takeovers.held() as rolled_back:
             networks = [network for network in self._networks.values() if bridge_of(network) not in rolled_back]
-            await self._settle_on(networks, list(self._ports.values()))
+            await self._settling.settle(networks, list(self._ports.values()))
         await asyncio.to_thread(self._memory.write, self._networks.values(), self._ports.values())
 
     async def _look(self) -> KernelState:
@@ -269,57 +258,6 @@ class HostDataPlane:
     async def _dropped(self) -> Mapping[str, int]:
         """What the source guard dropped, in frames, by interface."""
         return guard.dropped_packets(await self._nft.items(guard.COUNTERS))
-
-    async def _settle_on(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
-        state = await self._look()
-        gone = removals(networks, ports, state)
-        if gone:
-            await self._netlink.apply(gone)
-            state = await self._netlink.observe()
-        # Filters are there before what they are for.
-        await self._settle_filters(ports)
-        await self._settle_nat(networks)
-        if taken := to_take(ports, state):
-            await self._netlink.apply(taken)
-            state = await self._netlink.observe()
-        steps = plan(networks, ports, state)
-        for step in (*gone, *steps):
-            if isinstance(step, MakeBridge | Remove):
-                # It is bound to the bridge that was there, not to its name.
-                await self._dnsmasq.end(step.name)
-        await self._netlink.apply(steps)
-        await self._settle_services(networks, ports)
-
-    async def _settle_filters(self, ports: Sequence[PortPlan]) -> None:
-        if ports:
-            # Before the look: what is changed after it is told.
-            await self._nft.watch()
-        with self._anew(GUARD_TABLE) as anew:
-            loaded = None if anew else guard.loaded_chains(await self._nft.items(guard.LOADED))
-            if ports:
-                script = guard.guard_script(ports, loaded)
-                if script:
-                    await self._nft.load(GUARD_TABLE, guard.afresh(script) if loaded is None else script)
-            elif await self._nft.items(guard.TABLE) is not None:
-                await self._nft.load(GUARD_TABLE, guard.afresh(""))
-
-    async def _settle_nat(self, networks: Sequence[NetworkPlan]) -> None:
-        natted = any(network.nat is not None for network in networks)
-        if natted:
-            await self._nft.watch()
-        with self._anew(NAT_TABLE) as anew:
-            loaded = None if anew and natted else await self._nft.items(LOADED)
-            if script := nat_script(networks, loaded):
-                await self._nft.load(NAT_TABLE, script)
-
-    async def _settle_services(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
-        natted = [network for network in networks if network.nat is not None]
-        if natted:
-            await self._netlink.call(lambda _route: _forward())
-        for network in natted:
-            assert network.nat is not None
-            theirs = [port for port in ports if port.network == network.name]
-            await self._dnsmasq.ensure(dhcp_plan(bridge_of(network), network.nat, network.mtu, theirs))
 
 
 def _kept(realised: Realised | None, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> Realised:
@@ -333,16 +271,3 @@ def _kept(realised: Realised | None, networks: Sequence[NetworkPlan], ports: Seq
         networks=tuple(network for network in realised.networks if network.name in names),
         ports=tuple(port for port in realised.ports if port.interface in interfaces),
     )
-
-
-def _forward() -> None:
-    """For the whole host, as routing between interfaces is: the kernel has no narrower switch that NAT could use."""
-    if _FORWARDING.read_text().strip() == "0":
-        try:
-            _FORWARDING.write_text("1")
-        except OSError as exc:
-            raise Refused(
-                f"this host does not forward packets, and Carmel may not change that: {exc.strerror}",
-                code="NoForwarding",
-                hint="set net.ipv4.ip_forward=1",
-            ) from exc

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from carmel.network.dataplane import NetworkPlan, PortPlan
 from carmel.network.firewall import Count, RuleRef, Ruleset
 from carmel.network.ovs.dataplane import OvsDataPlane
 from carmel.network.ovs.firewall import OvsFirewall
@@ -27,8 +26,8 @@ class SettledPlane(OvsDataPlane):
 
     ovs: server.Server
 
-    async def _settle_on(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> None:
-        await super()._settle_on(networks, ports)
+    async def _settle(self) -> None:
+        await super()._settle()
         await self.ovs.settled()
 
     async def _dropped(self) -> Mapping[str, int]:
