@@ -94,7 +94,7 @@ class Controllers:
                 launched=launched,
                 places=Places(surveyor.ledger, mover, hypervisor, self._offload.near),
                 limits=self._host.limits,
-                lost_nics=self._offload.nics.lost,
+                lost_nics=self._offload.nics.software.lost,
             ),
         )
         add_namespace_controller(runtime)

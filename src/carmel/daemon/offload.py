@@ -9,6 +9,7 @@ from carmel.controllers.offload.mirroring import Mirroring
 from carmel.controllers.offload.nearness import Nearness
 from carmel.controllers.offload.nicmetrics import nic_samples
 from carmel.controllers.offload.reflecting import Reflecting
+from carmel.controllers.offload.software import SoftwareNics
 from carmel.controllers.placement.ledger import Ledger
 from carmel.controllers.runtime import Runtime, Sample
 from carmel.network.host.functiontaps import FunctionTaps
@@ -39,7 +40,9 @@ class Offload:
         self._relays = relays
         functions = VfioFunctions(runner)
         self._taps = FunctionTaps()
-        self.nics = FunctionNics(self._claims, self._links, functions, self._taps, read_host_side, self._distances)
+        self.nics = FunctionNics(
+            self._claims, self._links, functions, SoftwareNics(self._taps), read_host_side, self._distances
+        )
         self.disks = FunctionDisks(runtime, self._links, functions)
         self._controller = SmartNICController(
             runtime, self._links, self._claims, self.nics, self.disks, functions, read_host_side, relays, wake

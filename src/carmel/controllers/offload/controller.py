@@ -113,7 +113,7 @@ class SmartNICController:
         if wrong is None:
             await self._nics.settle(key.name)
         self._wake_machines()
-        for uid in await self._nics.to_look_at():
+        for uid in await self._nics.software.to_look_at():
             self._wake(uid)
         if wrong is not None:
             return None

@@ -8,50 +8,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
 
 from carmel.controllers.offload.choosing import UNUSABLE, Function, Wish
 from carmel.controllers.offload.claims import Claim, Claims
 from carmel.controllers.offload.links import Links
+from carmel.controllers.offload.plugging import Plugging
+from carmel.controllers.offload.software import SoftwareNics
 from carmel.controllers.runtime import Key
 from carmel.controllers.virtualmachine.nics import close_descriptors
 from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
-from carmel.controllers.virtualmachine.taps import queues_of, tap_nic
-from carmel.errors import CarmelError, Conflict, NotFound, Refused, TimedOut, Unavailable
+from carmel.errors import CarmelError, Refused, Unavailable
 from carmel.hypervisor.config import NicConfig
-from carmel.network.dataplane import DEFAULT_MTU, PortHandles
-from carmel.network.names import function_tap_name
 from carmel.resources.port import HOST_OWNER, DataPlane
 from carmel.resources.smartnic import FunctionStatus
 from carmel.resources.virtualmachine import NetworkInterfaceStatus
 from carmel.smartnic.finding import find_again
 from carmel.smartnic.hostside import ReadHost
-from carmel.smartnic.link import CONNECTING, NicView, no_port
+from carmel.smartnic.link import CONNECTING, NicView
 from carmel.smartnic.vfio import Functions
 
 _log = logging.getLogger(__name__)
 
-READY_SECONDS = 15.0
-"""How long the NIC may take to plug a function in: its data plane works in milliseconds, after a start in seconds."""
-
-CONNECT_SECONDS = 5.0
-"""A daemon that was started just now has its first contact with the NIC before that."""
 _FOR_THE_NIC = frozenset(
     {"WaitingForSmartNIC", "NICUnreachable", "NoFreeFunction", "WaitingForPort", "FunctionMoved", CONNECTING}
 )
 """Codes of what a NIC that is ready, or that was just looked at, may have ended."""
-
-
-class Taps(Protocol):
-    """Joins functions that the host keeps to NICs in software: ``network.host.functiontaps``."""
-
-    async def join(self, name: str, function: int, alias: str, queues: int, mtu: int) -> PortHandles: ...
-
-    async def part(self, name: str) -> None: ...
-
-    async def keep_only(self, names: Collection[str]) -> None: ...
-
-    async def there(self, name: str) -> bool: ...
 
 
 Distances = Callable[[str], Mapping[int, int]]
@@ -66,14 +47,15 @@ class FunctionNics:
         claims: Claims,
         links: Links,
         functions: Functions,
-        taps: Taps,
+        software: SoftwareNics,
         read_host: ReadHost,
         distances: Distances,
     ) -> None:
         self._claims = claims
         self._links = links
         self._functions = functions
-        self._taps = taps
+        self.software = software
+        self._plugging = Plugging(links)
         self._read_host = read_host
         self._distances = distances
         self._locks: dict[str, asyncio.Lock] = {}
@@ -81,8 +63,6 @@ class FunctionNics:
         """Ports whose VM ended while their NIC was away."""
         self._not_yet: set[Key] = set()
         """Ports that have a function which is not ready to be plugged in, or never became so."""
-        self._joined: dict[str, str] = {}
-        """Taps by their names, and whose they are, by the VM's uid."""
         self._waiting: dict[str, tuple[CarmelError, Key]] = {}
 
     def serves(self, wanted: WantedNic) -> bool:
@@ -90,9 +70,7 @@ class FunctionNics:
 
     async def begin(self) -> None:
         """The claims are loaded: what an earlier daemon joined for anything else goes."""
-        known = {_tap_of(one): one.owner for one in self._claims.all()}
-        await self._taps.keep_only(known)
-        self._joined = {tap: uid for tap, uid in known.items() if await self._taps.there(tap)}
+        await self.software.begin(self._claims.all())
 
     async def plan(self, vm: VmOfNics, wanted: Sequence[WantedNic]) -> Sequence[NicPlan]:
         self._waiting.pop(vm.uid, None)
@@ -111,16 +89,6 @@ class FunctionNics:
             if claim.nic not in keep:
                 await self._take_back(claim)
 
-    async def lost(self, uid: str, nics: Sequence[NetworkInterfaceStatus]) -> Collection[str]:
-        """Fulfils ``LostNics``. With its function, or when that gets another driver, the link goes that joins it to a
-        NIC in software, and does not come back with it."""
-        in_software = [one.name for one in nics if one.function is not None and one.data_plane is DataPlane.HOST]
-        return [name for name in in_software if not await self._taps.there(function_tap_name(uid, name))]
-
-    async def to_look_at(self) -> list[str]:
-        """The uids of VMs of which a NIC in software has lost its function."""
-        return sorted({uid for tap, uid in self._joined.items() if not await self._taps.there(tap)})
-
     def owes(self, smart_nic: str) -> bool:
         """Something is still to be unplugged there."""
         return any(claim.key in self._owed for claim in self._claims.of_nic(smart_nic))
@@ -137,9 +105,9 @@ class FunctionNics:
                 mine = self._claims.find(key)
                 if mine is None and port.bound is not None and port.owner != HOST_OWNER:
                     _log.info("%s of SmartNIC %s is plugged into %s for nobody", port.bound, smart_nic, key)
-                    await self._unplug(smart_nic, key)
+                    await self._plugging.unplug(smart_nic, key)
                 elif mine is not None and port.bound is None and self._forgotten(mine, smart_nic):
-                    await self._plug_again(mine)
+                    await self._plugging.plug_again(mine)
 
     def _forgotten(self, claim: Claim, smart_nic: str) -> bool:
         """It was plugged in there."""
@@ -187,15 +155,15 @@ class FunctionNics:
             raise Unavailable(
                 f"function {claim.function.id} of SmartNIC {smart_nic} has no address", code="NoFreeFunction"
             )
-        await self._require_port(claim)
+        await self._plugging.require_port(claim)
         await self._require_there(claim, status)
         hosts = wanted.data_plane is DataPlane.HOST
         if not hosts:
             await self._functions.bind(status.pci_address)
         async with self._lock(smart_nic):
-            await self._plug_in(claim)
+            await self._plugging.plug_in(claim)
             self._not_yet.discard(key)
-        mac = await self._wait_ready(claim)
+        mac = await self._plugging.wait_ready(claim)
         if wanted.nic.mac is not None and mac != wanted.nic.mac.lower():
             raise Refused(
                 f"SmartNIC {smart_nic} cannot give {claim.function.id} the MAC address {wanted.nic.mac}: it has {mac}",
@@ -204,7 +172,9 @@ class FunctionNics:
                 field=f"spec.networks[{wanted.index}].mac",
             )
         if hosts:
-            config = await self._join(vm, wanted, claim, status.pci_address, mac)
+            # Only now: the NIC gives a function its MAC address when it is plugged in, and drivers ask for it once.
+            index = await self._functions.as_interface(status.pci_address)
+            config = await self.software.join(vm, wanted, claim, index, mac)
         else:
             config = NicConfig(wanted.nic.name, mac, {}, function=status.pci_address)
         return NicPlan(
@@ -218,15 +188,6 @@ class FunctionNics:
                 function=claim.function.id,
             ),
         )
-
-    async def _join(self, vm: VmOfNics, wanted: WantedNic, claim: Claim, address: str, mac: str) -> NicConfig:
-        """Only now: the NIC gives a function its MAC address when it is plugged in, and drivers ask for it once."""
-        index = await self._functions.as_interface(address)
-        alias = f"carmel {claim.key} by {claim.function.id} of {claim.function.smart_nic}"
-        mtu = wanted.network.spec.mtu or DEFAULT_MTU
-        handles = await self._taps.join(_tap_of(claim), index, alias, queues_of(vm, wanted.nic), mtu)
-        self._joined[_tap_of(claim)] = vm.uid
-        return tap_nic(wanted.nic.name, mac, handles, mtu)
 
     def _wish(self, vm: VmOfNics, wanted: WantedNic, key: Key) -> Wish:
         return Wish(
@@ -243,18 +204,6 @@ class FunctionNics:
             found.update(plugged(name, self._links.view(name)))
         return found
 
-    async def _require_port(self, claim: Claim) -> None:
-        """Before anything is done to the function. Raises ``Unavailable`` (``NoPortOnNIC``), the link's error."""
-        smart_nic = claim.function.smart_nic
-        try:
-            view = await self._links.wait(smart_nic, lambda view: not view.connecting, CONNECT_SECONDS)
-        except TimedOut:
-            view = self._links.view(smart_nic)
-        if view.error is not None:
-            raise view.error
-        if (claim.key.namespace or "", claim.key.name) not in view.ports:
-            raise _waiting(no_port(smart_nic, claim.key.namespace or "", claim.key.name))
-
     async def _require_there(self, claim: Claim, status: FunctionStatus) -> None:
         """Whatever else the host has is not given away. Raises ``Unavailable`` (``FunctionMoved``)."""
         now, smart_nic = find_again(status, await asyncio.to_thread(self._read_host)), claim.function.smart_nic
@@ -265,43 +214,6 @@ class FunctionNics:
                 hint=f"carmel smartnic show {smart_nic}",
             )
 
-    async def _plug_in(self, claim: Claim) -> None:
-        smart_nic, namespace = claim.function.smart_nic, claim.key.namespace or ""
-        try:
-            await self._links.get(smart_nic).bind(namespace, claim.key.name, claim.function.id)
-        except NotFound as error:
-            raise _waiting(error) from error
-        except Conflict as error:
-            raise Unavailable(f"SmartNIC {smart_nic}: {error.message}", code=error.code, hint=error.hint) from error
-
-    async def _plug_again(self, claim: Claim) -> None:
-        try:
-            await self._links.get(claim.function.smart_nic).bind(
-                claim.key.namespace or "", claim.key.name, claim.function.id
-            )
-        except CarmelError as error:
-            _log.info("%s cannot be plugged in again yet: %s", claim.key, error)
-
-    async def _wait_ready(self, claim: Claim) -> str:
-        """Answers the MAC address that the guest sees."""
-        where, function = (claim.key.namespace or "", claim.key.name), claim.function
-
-        def is_so(view: NicView) -> bool:
-            port = view.ports.get(where)
-            return port is not None and port.ready and port.plugged == function.id
-
-        try:
-            view = await self._links.wait(function.smart_nic, is_so, READY_SECONDS)
-        except TimedOut:
-            port = self._links.view(function.smart_nic).ports.get(where)
-            said = f": {port.message}" if port is not None and port.message else ""
-            raise Unavailable(
-                f"SmartNIC {function.smart_nic} has not plugged {function.id} into {claim.key}{said}",
-                code="PortNotReadyOnNIC",
-                hint=f"carmel smartnic show {function.smart_nic}",
-            ) from None
-        return (view.ports[where].mac or claim.mac).lower()
-
     # -- at an end ----------------------------------------------------------------------------------------------
     async def _take_back(self, claim: Claim) -> None:
         """A NIC that is away keeps the function plugged: until it can be told, the function is not free."""
@@ -309,27 +221,13 @@ class FunctionNics:
         async with self._lock(smart_nic):
             if self._claims.find(claim.key) != claim:
                 return
-            await self._taps.part(_tap_of(claim))
-            self._joined.pop(_tap_of(claim), None)
-            if not await self._unplug(smart_nic, claim.key):
+            await self.software.part(claim)
+            if not await self._plugging.unplug(smart_nic, claim.key):
                 self._owed.add(claim.key)
                 return
             self._owed.discard(claim.key)
             self._not_yet.discard(claim.key)
             await self._claims.free(claim)
-
-    async def _unplug(self, smart_nic: str, key: Key) -> bool:
-        link = self._links.find(smart_nic)
-        if link is None:
-            return False
-        try:
-            await link.bind(key.namespace or "", key.name, None)
-        except NotFound:
-            return True
-        except CarmelError as error:
-            _log.info("%s cannot be unplugged yet: %s", key, error)
-            return False
-        return True
 
     def _lock(self, smart_nic: str) -> asyncio.Lock:
         return self._locks.setdefault(smart_nic, asyncio.Lock())
@@ -344,17 +242,8 @@ def plugged(smart_nic: str, view: NicView) -> dict[Function, Key]:
     }
 
 
-def _tap_of(claim: Claim) -> str:
-    return function_tap_name(claim.owner, claim.nic)
-
-
 def _fits(claim: Claim, wanted: WantedNic) -> bool:
     """Whether what the Port has is still what is asked for."""
     named, mac = wanted.network.spec.smart_nic_ref, wanted.nic.mac
     same_nic = named is None or named.name == claim.function.smart_nic
     return same_nic and (mac is None or mac.lower() == claim.mac)
-
-
-def _waiting(error: NotFound) -> Unavailable:
-    """It comes when somebody makes it."""
-    return Unavailable(error.message, code=error.code, hint=error.hint)

@@ -224,7 +224,7 @@ async def test_a_port_that_is_deleted_leaves_nothing_plugged(world: OffloadWorld
 async def test_a_nic_that_does_not_come_to_it(
     world: OffloadWorld, nic: FakeNic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("carmel.controllers.offload.nics.READY_SECONDS", 0.2)
+    monkeypatch.setattr("carmel.controllers.offload.plugging.READY_SECONDS", 0.2)
     nic.plugs = False
     async with world.daemon():
         await start(world, nic, "web")

@@ -102,19 +102,19 @@ async def test_what_lost_its_function_is_told_until_it_is_plugged_anew(world: Of
     async with world.daemon():
         await start(world, nic, "web")
         nics = [(await in_software(world)).status]
-        assert list(await world.nics.lost("uid-web", nics)) == []
+        assert list(await world.nics.software.lost("uid-web", nics)) == []
         # The kernel removes it with the function's interface.
         world.taps.joined.clear()
-        assert list(await world.nics.lost("uid-web", nics)) == ["eth0"]
-        assert await world.nics.to_look_at() == ["uid-web"]
+        assert list(await world.nics.software.lost("uid-web", nics)) == ["eth0"]
+        assert await world.nics.software.to_look_at() == ["uid-web"]
         await world.nics.release("uid-web")
-        assert await world.nics.to_look_at() == []
+        assert await world.nics.software.to_look_at() == []
         again = [(await in_software(world)).status]
-        assert list(await world.nics.lost("uid-web", again)) == []
+        assert list(await world.nics.software.lost("uid-web", again)) == []
         # Of one that is passed through there is none to lose.
         await world.nics.release("uid-web")
         passed = [(await world.plan("web", "uid-web")).status]
-        assert list(await world.nics.lost("uid-web", passed)) == []
+        assert list(await world.nics.software.lost("uid-web", passed)) == []
 
 
 async def test_a_kernel_that_does_not_join_it(world: OffloadWorld, nic: FakeNic) -> None:

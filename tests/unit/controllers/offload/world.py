@@ -11,6 +11,7 @@ from pathlib import Path
 from carmel.controllers.offload import Claims, FunctionDisks, FunctionNics, Links, Relays, SmartNICController
 from carmel.controllers.offload.mirroring import Mirroring
 from carmel.controllers.offload.reflecting import Reflecting
+from carmel.controllers.offload.software import SoftwareNics
 from carmel.controllers.runtime import Key, Runtime
 from carmel.controllers.virtualmachine.ports import NicPlan, VmOfNics, WantedNic
 from carmel.paths import Paths
@@ -57,7 +58,9 @@ class OffloadWorld:
         def read_host() -> HostSide:
             return read_host_side(self.bus.root)
 
-        self.nics = FunctionNics(self.claims, self.links, functions, self.taps, read_host, lambda _uid: self.distances)
+        self.nics = FunctionNics(
+            self.claims, self.links, functions, SoftwareNics(self.taps), read_host, lambda _uid: self.distances
+        )
         self.disks = FunctionDisks(self.runtime, self.links, functions, lambda: self.bus.root)
         self.controller = SmartNICController(
             self.runtime,
