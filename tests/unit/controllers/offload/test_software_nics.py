@@ -36,8 +36,10 @@ async def test_the_function_is_plugged_in_on_the_nic_and_stays_the_hosts(world: 
         # Who switches is the NIC: to the Port it is a function as any.
         status = (await world.port("web-eth0"))["status"]
         assert (status["dataPlane"], status["smartNIC"], status["function"]) == ("SmartNIC", "dpu", "pf0vf0")
-        functions = await world.functions(lambda known: known["pf0vf0"]["state"] == "Plugged")
-        assert functions["pf0vf0"]["driver"] == NET_DRIVER
+        # A look that came while the driver was probed anew saw none: the kernel's events, which this bus has not, tell.
+        world.controller.host_changed()
+        functions = await world.functions(lambda known: known["pf0vf0"].get("driver") == NET_DRIVER)
+        assert functions["pf0vf0"]["state"] == "Plugged"
 
         await world.nics.release("uid-web")
         assert world.taps.joined == {}
