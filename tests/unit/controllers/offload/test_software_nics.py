@@ -38,8 +38,8 @@ async def test_the_function_is_plugged_in_on_the_nic_and_stays_the_hosts(world: 
         assert (status["dataPlane"], status["smartNIC"], status["function"]) == ("SmartNIC", "dpu", "pf0vf0")
         # A look that came while the driver was probed anew saw none: the kernel's events, which this bus has not, tell.
         world.controller.host_changed()
-        functions = await world.functions(lambda known: known["pf0vf0"].get("driver") == NET_DRIVER)
-        assert functions["pf0vf0"]["state"] == "Plugged"
+        plugged = ("Plugged", NET_DRIVER)
+        await world.functions(lambda known: (known["pf0vf0"]["state"], known["pf0vf0"].get("driver")) == plugged)
 
         await world.nics.release("uid-web")
         assert world.taps.joined == {}
