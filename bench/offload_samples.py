@@ -23,6 +23,7 @@ _REST_SECONDS = 20
 """What the daemons do by the clock comes every 10 s at the most."""
 _SPIN = "timeout {seconds} sh -c 'while :; do :; done'"
 _SPINS = 0.5
+"""CPUs: a guest that had less was not kept busy."""
 _CONSOLE_SECONDS = 2
 """At either end what the console costs, by which a load is begun, is not counted."""
 

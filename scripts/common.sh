@@ -148,6 +148,9 @@ start_lane() {
 end_lane() {
   local status=0
   wait "$LANE" || status=$?
+  # Its number may be another's from now on.
+  trap - EXIT TERM
   cat "$LANE_REPORT"
+  rm -f "$LANE_REPORT"
   return "$status"
 }

@@ -33,7 +33,6 @@ from carmel.run import Runner
 
 _log = logging.getLogger(__name__)
 
-_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _MOST_QUEUES = 16
 
 
