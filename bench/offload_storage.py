@@ -3,9 +3,10 @@
 ``tcp``: the host's kernel speaks NVMe over TCP with the target. ``nic``: the NIC's does, and the host has an NVMe
 function. The host itself reads and writes blocks; and a VM does, on a Volume of a datastore there, and on a function of
 its own (vfio-pci). None of it goes through the host's page cache. CPU time as in ``bench.offload``: of emulated
-machines, without their guests', less what they take at rest; and where the host itself writes, less what it takes to
-make the blocks (``dd`` from /dev/zero to /dev/null, in the same round). The target runs on the NIC either way, and is
-counted there. The emulation has a shortcut: the NVMe controller is the outer QEMU's, not the NIC's.
+machines, without their guests', less what they take at rest; and of the host's own blocks less what the same program
+takes with a disk that does nothing (null_blk, in the same round): what is left is the way to the disk. The target runs
+on the NIC either way, and is counted there. The emulation has a shortcut: the NVMe controller is the outer QEMU's, not
+the NIC's.
 """
 
 from __future__ import annotations
@@ -19,37 +20,42 @@ from pathlib import Path
 
 from bench.harness import machine, table
 from bench.offload_samples import Busy, Cost, Rest, at_rest, busiest, medians, ratio, read_samples, start_samples
-from bench.offload_storage_lab import PATIENCE_SECONDS, drives, guests
+from bench.offload_storage_lab import NOTHING, PATIENCE_SECONDS, drives, guests
 from tests.daemon import running_daemon
 from tests.full.smartnic.pair import Pair, lab_pair
 
 _WAYS = ("tcp", "nic")
+_NO_WAY = "none"
 _KIB = 1024
-_PASS = {128: 128, 4: 256}
+_PASS = {128: 32, 4: 128}
 """How many blocks of so many KiB are asked for before it is looked at the clock."""
 _AROUND = 2
+_FILES = "/tmp/passes"
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """``kib``: a block. ``vm``: whose blocks they are: a VM's, or the host's own."""
+    """``kib``: a block. ``vm``: whose blocks they are: a VM's, or the host's own. ``depth``: that are under way at a
+    time, each asked for by a process of its own."""
 
     kib: int
     write: bool
+    depth: int = 1
     vm: bool = False
 
     @property
     def name(self) -> str:
         who, what = "a VM" if self.vm else "the host", "writes" if self.write else "reads"
-        return f"{who} {what}, {self.kib} KiB"
+        return f"{who} {what}, {self.kib} KiB, {self.depth} at a time"
 
 
-_HOSTS = (Load(128, write=False), Load(128, write=True), Load(4, write=False), Load(4, write=True))
-_VMS = (
-    Load(128, write=False, vm=True), Load(128, write=True, vm=True),
-    Load(4, write=False, vm=True), Load(4, write=True, vm=True),
-)  # fmt: skip
-_NOWHERE = "/dev/null"
+_Taken = dict[tuple[Load, str], list[Cost]]
+"""By load and way."""
+
+_HOSTS = tuple(
+    Load(kib, write, depth) for kib, most in ((128, 4), (4, 8)) for depth in (1, most) for write in (False, True)
+)
+_VMS = tuple(replace(load, vm=True) for load in _HOSTS)
 
 
 def main() -> None:
@@ -65,24 +71,25 @@ def main() -> None:
         pair.host.delete_all_vms()
 
 
-def _show(title: str, loads: Sequence[Load], taken: dict[tuple[Load, str], list[Cost]], rest: Rest) -> None:
-    rows = [_row(load, taken[load, "tcp"], taken[load, "nic"]) for load in loads]
+def _show(title: str, loads: Sequence[Load], taken: _Taken, rest: Rest) -> None:
+    rows = [_row(load, taken) for load in loads]
     head = (
-        "blocks", "host, NVMe/TCP of its own", "host, NVMe of the NIC", "host's ratio", "NIC, target only",
-        "NIC, offloaded", "MiB a second, of its own", "of the NIC",
+        "blocks", "host, NVMe/TCP of its own", "host, NVMe of the NIC", "host's ratio", "host, the program",
+        "NIC, target only", "NIC, offloaded", "MiB a second, of its own", "of the NIC",
     )  # fmt: skip
     print(table(f"CPU time for remote storage: {title} (ms a MiB, medians)", rows, head))
     print(
         f"Less what they take at rest: the host {rest.busy.host:.0f} ms a second, the NIC {rest.busy.nic:.0f} ms, and "
-        f"{rest.vcpu:.0f} ms of the host for a second that a guest had (medians).\n",
+        f"{rest.vcpu:.0f} ms of the host for a second that a guest had (medians). The host's own: less the program.\n",
         flush=True,
     )
 
 
-def _row(load: Load, tcp: Sequence[Cost], nic: Sequence[Cost]) -> tuple[str, ...]:
-    one, other = medians(tcp), medians(nic)
+def _row(load: Load, taken: _Taken) -> tuple[str, ...]:
+    one, other = (medians(taken[load, way]) for way in _WAYS)
+    program = "guest time" if load.vm else f"{medians(taken[load, _NO_WAY]).host:.2f}"
     return (
-        load.name, f"{one.host:.2f}", f"{other.host:.2f}", ratio(one.host, other.host), f"{one.nic:.2f}",
+        load.name, f"{one.host:.2f}", f"{other.host:.2f}", ratio(one.host, other.host), program, f"{one.nic:.2f}",
         f"{other.nic:.2f}", f"{one.rate:.1f}", f"{other.rate:.1f}",
     )  # fmt: skip
 
@@ -90,27 +97,24 @@ def _row(load: Load, tcp: Sequence[Cost], nic: Sequence[Cost]) -> tuple[str, ...
 # -- what is measured --------------------------------------------------------------------------------------------------
 def _taken(
     pair: Pair, loads: Sequence[Load], devices: Mapping[str, str], rounds: int, seconds: int
-) -> tuple[dict[tuple[Load, str], list[Cost]], Rest]:
-    taken: dict[tuple[Load, str], list[Cost]] = {}
+) -> tuple[_Taken, Rest]:
+    taken: _Taken = {}
     rest: list[Rest] = []
     for _ in range(rounds):
         now = at_rest(pair.host, pair.nic, _WAYS[0] if loads[0].vm else None)
         rest.append(now)
         for load in loads:
-            making = _making(pair, load, seconds, now)
+            # What a guest's program takes is guest time.
+            program = 0.0
+            if not load.vm:
+                alone = _measure(pair, load, _NO_WAY, NOTHING, seconds, now)
+                taken.setdefault((load, _NO_WAY), []).append(alone)
+                program = alone.busy.host / alone.amount
             for way in _WAYS:
                 cost = _measure(pair, load, way, devices[way], seconds, now)
-                less = Busy(cost.busy.host - making * cost.amount, cost.busy.nic)
+                less = Busy(cost.busy.host - program * cost.amount, cost.busy.nic)
                 taken.setdefault((load, way), []).append(replace(cost, busy=less))
     return taken, Rest.median(rest)
-
-
-def _making(pair: Pair, load: Load, seconds: int, rest: Rest) -> float:
-    """Milliseconds a MiB that the host takes to make the blocks that it writes. What a guest makes is guest time."""
-    if load.vm or not load.write:
-        return 0.0
-    cost = _measure(pair, load, "none", _NOWHERE, seconds, rest)
-    return cost.busy.host / cost.amount
 
 
 def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int, rest: Rest) -> Cost:
@@ -132,18 +136,22 @@ def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int, rest: 
 
 
 def _script(load: Load, device: str, seconds: int) -> str:
-    if not load.write:
-        ends = f"if={device} of={_NOWHERE} iflag=direct"
-    elif device == _NOWHERE:
-        ends = f"if=/dev/zero of={device}"
-    else:
-        ends = f"if=/dev/zero of={device} oflag=direct conv=fsync"
+    """Each process has a part of the disk of its own."""
+    count = _PASS[load.kib]
+    at = f"$((j * {count}))"
+    ends = (
+        f"if=/dev/zero of={device} seek={at} oflag=direct conv=fsync"
+        if load.write
+        else f"if={device} of=/dev/null skip={at} iflag=direct"
+    )
     return f"""
-read a _ </proc/uptime; e=$((${{a%.*}} + {seconds})); p=0
-while read b _ </proc/uptime; [ ${{b%.*}} -lt $e ]; do
-dd {ends} bs={load.kib}k count={_PASS[load.kib]} 2>/dev/null || break
-p=$((p + 1)); done
-echo passes $p in $a $b
+read a _ </proc/uptime; e=$((${{a%.*}} + {seconds})); rm -f {_FILES}*
+jobs=; for j in $(seq 0 {load.depth - 1}); do
+(while read b _ </proc/uptime; [ ${{b%.*}} -lt $e ]; do
+dd {ends} bs={load.kib}k count={count} 2>/dev/null || break
+echo; done >{_FILES}$j) & jobs="$jobs $!"
+done; wait $jobs; read b _ </proc/uptime
+echo passes $(cat {_FILES}* | wc -l) in $a $b
 """
 
 

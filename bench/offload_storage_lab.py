@@ -16,6 +16,8 @@ from tests.full.smartnic.pair import NIC, Pair
 from tests.full.smartnic.target import HOST_NQN, NQN, PORT, Target
 
 PATIENCE_SECONDS = 600
+NOTHING = "/dev/nullb0"
+"""A disk of the host that does nothing."""
 _LINK = "192.168.100.2"
 _OF_HOST, _OF_VM = "pf0nvme0", "pf0nvme1"
 _PLACE = "/mnt/remote"
@@ -35,7 +37,7 @@ def drives(pair: Pair) -> dict[str, str]:
     plug(pair, _OF_HOST)
     options = connect_options(Way(_LINK, PORT, NQN, HOST_NQN), PATIENCE_SECONDS)
     said = pair.host.shell(
-        f"modprobe nvme-tcp; echo -n {options} >/dev/nvme-fabrics\n"
+        f"modprobe -a nvme-tcp null_blk; echo -n {options} >/dev/nvme-fabrics\n"
         "s=/sys/class/nvme-subsystem\n"
         f"until t=$(ls -d $(grep -l {NQN} $s/*/subsysnqn | xargs dirname)/nvme*n1); do sleep 1; done 2>/dev/null\n"
         f"f=$(ls -d $(grep -l {_OF_HOST} /sys/class/nvme/*/serial | xargs dirname)/nvme*n1)\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import Daemon
-from tests.full.baremetal.metal import Metal, bare_metal
+from tests.full.baremetal.metal import GUEST_READY, OUTSIDE, Metal, bare_metal
 from tests.system.lab.conftest import outer
 
 __all__ = ["outer"]
@@ -18,4 +18,12 @@ __all__ = ["outer"]
 def metal(outer: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metal]:
     home: Path = tmp_path_factory.mktemp("home")
     with bare_metal(outer, home) as here:
+        here.wait_for_host(GUEST_READY)
         yield here
+
+
+@pytest.fixture
+def outside(metal: Metal) -> str:
+    """The address of one whom the host reaches through the NIC alone."""
+    metal.be_outside()
+    return OUTSIDE

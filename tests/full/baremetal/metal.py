@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carmel.client.objects import JsonObject, dig
-from tests.daemon import Daemon
+from tests.daemon import Daemon, is_ready
 from tests.system.lab.machine import LabMachine, lab_machine
 from tests.system.lab.shell import run_in_shell
 
@@ -24,6 +24,11 @@ _HEARD = re.compile(r"(\d+) packets received")
 _BLOCK = 64 * 1024
 _FIRST = 512 * 1024 * 1024 // _BLOCK
 """Behind what the host boots from."""
+
+
+def is_seen(obj: JsonObject) -> bool:
+    """What was wanted last is what the NIC's daemon tells of."""
+    return bool(dig(obj, "metadata", "generation") == dig(obj, "status", "observedGeneration"))
 
 
 @dataclass
@@ -46,12 +51,27 @@ class Metal:
         return int(found[1]) if found else 0
 
     def make_outside(self) -> None:
-        """Also after the NIC was started anew."""
+        """Also after the NIC was started anew, or when it is there."""
         # By its path: the shell has an ip of its own, which can less.
         self.nic.shell(
-            "alias ip=/usr/bin/ip\nip netns add out; ip link add out0 type veth peer name out1 netns out\n"
-            f"ip link set out0 up; ip -n out addr add {OUTSIDE}/24 dev out1; ip -n out link set out1 up"
+            "alias ip=/usr/bin/ip\n[ -e /run/netns/out ] || {\n"
+            "ip netns add out; ip link add out0 type veth peer name out1 netns out; ip link set out0 up\n"
+            f"ip -n out addr add {OUTSIDE}/24 dev out1; ip -n out link set out1 up\n}}"
         )
+
+    def be_outside(self) -> None:
+        """The host is on the network behind the veth, with a fixed address, which its port's guard knows."""
+        self.make_outside()
+        self.nic.patch("network", "lan", {"spec": {"bridge": {"uplinks": ["out0"]}}}, None)
+        self.nic.patch("port", PORT, {"spec": {"addresses": [ADDRESS]}})
+        self.nic.wait_for("port", PORT, lambda port: is_ready(port) and is_seen(port))
+        self.take_address()
+
+    def be_inside(self) -> None:
+        """As it came up: behind the NIC's own uplink, and whatever address it has there."""
+        self.nic.patch("network", "lan", {"spec": {"bridge": {"uplinks": [UPLINK]}}}, None)
+        self.nic.patch("port", PORT, {"spec": {"addresses": None}})
+        self.nic.wait_for("port", PORT, lambda port: is_ready(port) and is_seen(port))
 
     def take_address(self) -> None:
         """A fixed one, which the NIC knows, in the place of that by DHCP."""
@@ -79,11 +99,12 @@ class Metal:
             "n=$((n + 1)); echo wrote=$n >/dev/console; done) &"
         )
 
-    def check_blocks(self, count: int) -> None:
+    def check_blocks(self, first: int, count: int) -> None:
+        """All of them are there, and the host saw no error."""
         said = self.host_shell(
-            "yes carmel | tr -d '\\n' | head -c 65536 >/tmp/block; good=0; n=0; echo 3 >/proc/sys/vm/drop_caches; "
-            f"while [ $n -lt {count} ]; do dd if=/dev/nvme0n1 bs=64k skip=$(({_FIRST} + n)) count=1 2>/dev/null | "
-            "cmp -s - /tmp/block && good=$((good + 1)); n=$((n + 1)); done; echo good=$good; "
+            "yes carmel | tr -d '\\n' | head -c 65536 >/tmp/block; good=0; echo 3 >/proc/sys/vm/drop_caches; "
+            f"n={first}; while [ $n -lt {first + count} ]; do dd if=/dev/nvme0n1 bs=64k skip=$(({_FIRST} + n)) count=1 "
+            "2>/dev/null | cmp -s - /tmp/block && good=$((good + 1)); n=$((n + 1)); done; echo good=$good; "
             "dmesg | grep -c 'I/O error' | sed s/^/errors=/"
         )
         assert re.findall(r"good=\d+|errors=\d+", said) == [f"good={count}", "errors=0"], said
