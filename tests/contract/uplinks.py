@@ -103,6 +103,35 @@ class UplinkContract:
         with pytest.raises(Refused, match="an MTU of 20000 is not offered"):
             await lab.plane.ensure_network(bridged("too-wide", mtu=20_000))
 
+    async def test_an_uplink_is_wide_as_long_as_a_network_needs_it(self, lab: Lab) -> None:
+        wide, usual = bridged("wide", mtu=9000), bridged("usual", vlan=10)
+        await lab.plane.ensure_network(usual)
+        assert await _mtu(lab) == 1500
+        await lab.plane.ensure_network(wide)
+        assert await _mtu(lab) == 9000
+        await lab.plane.ensure_network(replace(wide, mtu=4000))
+        assert await _mtu(lab) == 4000
+        await lab.plane.remove_network("usual")
+        await lab.plane.remove_network("wide")
+        assert await _mtu(lab) == 1500
+
+    async def test_what_an_uplink_has_of_its_own_stays(self, lab: Lab) -> None:
+        await lab.host.ip("link set up0 mtu 4000")
+        await lab.plane.ensure_network(bridged("usual"))
+        assert await _mtu(lab) == 4000
+        # Set by somebody else meanwhile.
+        await lab.plane.ensure_network(bridged("wide", vlan=10, mtu=9000))
+        await lab.host.ip("link set up0 mtu 8000")
+        await lab.plane.remove_network("wide")
+        await lab.plane.remove_network("usual")
+        assert await _mtu(lab) == 8000
+
+
+async def _mtu(lab: Lab) -> int:
+    """Of the uplink."""
+    words = (await lab.host.run("ip", "link", "show", "up0")).text.split()
+    return int(words[words.index("mtu") + 1])
+
 
 def _hello(tap: Tap, text: bytes, vlan: int | None = None) -> None:
     tap.send(ethernet(tap.port.mac, udp(str(tap.port.addresses[0]), text), vlan=vlan))

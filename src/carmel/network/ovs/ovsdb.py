@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from carmel.errors import Refused, Unavailable
+from carmel.network.ovs.mtus import NotedMtu, NoteMtu
 from carmel.network.ovs.rows import (
     OURS,
     AddBridge,
@@ -39,6 +40,8 @@ _TABLES = {
 }
 """What is kept up to date: not the interfaces' statistics, which change all the time."""
 _SECONDS = 15
+_MTUS = "carmel-mtus"
+"""The key of the external id: what an uplink had, then what it may have of us, in bytes."""
 
 
 class Ovsdb:
@@ -57,6 +60,11 @@ class Ovsdb:
         """All in one transaction. Raises ``Unavailable`` (``SwitchNotReady``)."""
         if steps:
             await self._do(lambda api: _apply(api, steps))
+
+    async def note(self, mtus: Sequence[NoteMtu]) -> None:
+        """All in one transaction. Raises ``Unavailable`` (``SwitchNotReady``)."""
+        if mtus:
+            await self._do(lambda api: _note(api, mtus))
 
     async def set_other_config(self, **values: str) -> None:
         """Of the switch as a whole."""
@@ -137,7 +145,7 @@ def _root(tables: Any) -> Any:
 
 
 def _observe(tables: Any) -> Seen:
-    bridges, others, numbers, errors = {}, {}, {}, {}
+    bridges, others, numbers, errors, mtus = {}, {}, {}, {}, {}
     for row in _root(tables).bridges:
         ours = OURS in row.external_ids
         ports = [port for port in row.ports if port.name != row.name]
@@ -159,7 +167,9 @@ def _observe(tables: Any) -> Seen:
                 numbers[interface.name] = interface.ofport[0]
             if interface.error:
                 errors[interface.name] = interface.error[0]
-    return Seen(bridges, others, numbers, errors)
+            if (noted := _noted(interface.external_ids.get(_MTUS, ""))) is not None:
+                mtus[interface.name] = noted
+    return Seen(bridges, others, numbers, errors, mtus)
 
 
 def _port(row: Any) -> Port:
@@ -169,6 +179,11 @@ def _port(row: Any) -> Port:
 
 def _interface(row: Any) -> Interface:
     return Interface(row.name, row.type, row.options.get("peer"), row.mtu_request[0] if row.mtu_request else None)
+
+
+def _noted(words: str) -> NotedMtu | None:
+    numbers = [int(word) for word in words.split() if word.isdecimal()]
+    return NotedMtu(numbers[0], tuple(numbers[1:])) if numbers else None
 
 
 # -- changing -----------------------------------------------------------------------------------------------------
@@ -202,6 +217,13 @@ def _commands(api: Any, step: RowStep) -> Iterator[Any]:
                 "Port", port.name,
                 ("external_ids", {OURS: "1"}), *((key, value) for key, value in bond.items() if value is not None),
             )  # fmt: skip
+
+
+def _note(api: Any, mtus: Sequence[NoteMtu]) -> None:
+    with api.transaction(check_error=True, log_errors=False) as transaction:
+        for one in mtus:
+            words = " ".join(str(mtu) for mtu in (one.mtu.had, *one.mtu.given))
+            transaction.add(api.db_set("Interface", one.name, ("external_ids", {_MTUS: words})))
 
 
 def _columns(interface: Interface) -> dict[str, Any]:

@@ -11,12 +11,13 @@ A bridge or port is Carmel's if it has the external id ``carmel``; a bridge's na
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from carmel.errors import Refused
 from carmel.network.dataplane import BondMode, NetworkPlan, PortPlan, UplinkPlan
 from carmel.network.names import bond_name, nat_bridge, uplink_bridge
+from carmel.network.ovs.mtus import NotedMtu
 
 SWITCH = "cmb-ports"
 OURS = "carmel"
@@ -27,7 +28,8 @@ _BONDS = {BondMode.ACTIVE_BACKUP: "active-backup", BondMode.LACP: "balance-tcp",
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """``type``: empty for one of the kernel's, ``internal`` or ``patch`` (``peer``: the other end)."""
+    """``type``: empty for one of the kernel's, ``internal`` or ``patch`` (``peer``: the other end). ``mtu``: what Open
+    vSwitch is asked for, not of uplinks (``mtus``)."""
 
     name: str
     type: str = ""
@@ -59,12 +61,14 @@ class Bridge:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What there is. ``others``: bridges and, within Carmel's, ports that are somebody else's: interfaces by bridge.
-    ``numbers``: OpenFlow's, of interfaces that work; ``errors``: what is wrong with those that do not."""
+    ``numbers``: OpenFlow's, of interfaces that work; ``errors``: what is wrong with those that do not. ``mtus``: what
+    is noted of uplinks."""
 
     bridges: Mapping[str, Bridge] = field(default_factory=dict)
     others: Mapping[str, frozenset[str]] = field(default_factory=dict)
     numbers: Mapping[str, int] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
+    mtus: Mapping[str, NotedMtu] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +121,10 @@ def wanted_bridges(
     uplinks: dict[str, UplinkPlan] = {uplink_bridge(one.uplink.members): one.uplink for one in networks if one.uplink}
     outside = []
     for name, uplink in uplinks.items():
-        mtu = max(
-            network.mtu for network in networks if network.uplink and uplink_bridge(network.uplink.members) == name
-        )
         near, far = patch_in(uplink.members), patch_out(uplink.members)
         inside.append(Port(near, (Interface(near, "patch", far),)))
         patch = Port(far, (Interface(far, "patch", near),))
-        outside.append(Bridge(name, datapath, secure=False, ports=_sorted([patch, _uplink(uplink, mtu)])))
+        outside.append(Bridge(name, datapath, secure=False, ports=_sorted([patch, _uplink(uplink)])))
     inside += [
         Port(port.interface, (Interface(port.interface, mtu=mtus[port.network]),))
         for port in ports
@@ -134,8 +135,8 @@ def wanted_bridges(
     return (Bridge(SWITCH, datapath, secure=True, ports=_sorted(inside)), *outside)
 
 
-def _uplink(uplink: UplinkPlan, mtu: int) -> Port:
-    members = tuple(Interface(name, mtu=mtu) for name in sorted(uplink.members))
+def _uplink(uplink: UplinkPlan) -> Port:
+    members = tuple(Interface(name) for name in sorted(uplink.members))
     if uplink.bond is None:
         return Port(uplink.members[0], members)
     lacp = "active" if uplink.bond is BondMode.LACP else None
@@ -158,6 +159,19 @@ def too_many(wanted: Sequence[Bridge], seen: Seen, fresh: Iterable[str] = ()) ->
             continue
         steps += [RemovePort(name, port.name) for port in there.ports if port not in kept.ports or port.name in again]
     return tuple(steps)
+
+
+def leaving(steps: Iterable[RowStep], seen: Seen) -> Iterator[str]:
+    """The interfaces whose rows are removed."""
+    for step in steps:
+        match step:
+            case RemoveBridge(name):
+                ports = seen.bridges[name].ports
+            case RemovePort(bridge, name):
+                ports = tuple(port for port in seen.bridges[bridge].ports if port.name == name)
+            case _:
+                continue
+        yield from (one.name for port in ports for one in port.interfaces)
 
 
 def missing(wanted: Sequence[Bridge], seen: Seen) -> tuple[RowStep, ...]:

@@ -20,16 +20,16 @@ from carmel.network.host.steps import (
     MarkPort,
     Remove,
     RemoveAddress,
-    SetMtu,
     SetUp,
     Step,
     Take,
 )
 from carmel.network.host.watched import WatchedNft
 from carmel.network.names import GUARD_TABLE
+from carmel.network.ovs import mtus
 from carmel.network.ovs.layout import meters, outside, plugged, segments
 from carmel.network.ovs.pipeline import Plugged, pipeline, zone_of
-from carmel.network.ovs.rows import Bridge, Seen, missing, too_many, wanted_bridges
+from carmel.network.ovs.rows import Bridge, Seen, leaving, missing, too_many, wanted_bridges
 from carmel.network.ovs.switch import Switch
 
 
@@ -54,6 +54,7 @@ class OvsSettling(Settling):
             kernel = await self.netlink.observe()
             here = [port for port in ports if port.interface in kernel.links]
             await self._switch.database.apply(missing(self._wanted(networks, here), await self.seen()))
+            await self._give_mtus(networks)
             await self._gateways(networks)
             await self._flows(networks, here, fresh)
         # What a guard says is in the flows.
@@ -75,8 +76,17 @@ class OvsSettling(Settling):
         names = {step.name for step in gone}
         stay = [one for one in ports if one.interface in kernel.links and one.interface not in names]
         fresh = {one.interface for one in stay if not kernel.links[one.interface].ours}
-        await self._switch.database.apply(too_many(self._wanted(networks, stay), await self.seen(), fresh))
+        seen = await self.seen()
+        steps = too_many(self._wanted(networks, stay), seen, fresh)
+        await self.netlink.apply(list(mtus.to_give_back(leaving(steps, seen), kernel.links, seen.mtus)))
+        await self._switch.database.apply(steps)
         await self.netlink.apply(gone)
+
+    async def _give_mtus(self, networks: Sequence[NetworkPlan]) -> None:
+        kernel, seen = await self.netlink.observe(), await self.seen()
+        todo = list(mtus.to_give(networks, kernel.links, seen.mtus))
+        await self._switch.database.note([note for note, _step in todo])
+        await self.netlink.apply([step for _note, step in todo])
 
     async def _links(self, networks: Sequence[NetworkPlan], ports: Sequence[PortPlan]) -> set[str]:
         """What links need before Open vSwitch opens them. Answers which ports' are new."""
@@ -133,8 +143,6 @@ def _before(networks: Sequence[NetworkPlan], ports: Sequence[PortPlan], kernel: 
     for network in networks:
         for name in () if network.uplink is None else network.uplink.members:
             member = kernel.links.get(name)
-            if member is not None and member.mtu < network.mtu:
-                yield SetMtu(name, network.mtu)
             if member is not None and not member.up:
                 yield SetUp(name)
 

@@ -45,8 +45,8 @@ def test_ports_are_on_one_bridge_and_each_uplink_has_its_own() -> None:
         **{patch_in(m): Interface(patch_in(m), "patch", patch_out(m)) for m in (("up0",), ("up1", "up2"))},
     }
     assert lan.name == uplink_bridge(("up0",))
-    assert Port("up0", (Interface("up0", mtu=1500),)) in lan.ports
-    members = (Interface("up1", mtu=1500), Interface("up2", mtu=1500))
+    assert Port("up0", (Interface("up0"),)) in lan.ports
+    members = (Interface("up1"), Interface("up2"))
     assert Port(bond_name(("up1", "up2")), members, "balance-tcp", "active") in bond.ports
 
 
