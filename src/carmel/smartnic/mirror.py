@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -26,10 +26,6 @@ from carmel.smartnic.peers import is_remote, peers_elsewhere, remote_spec
 from carmel.smartnic.schemas import Schemas, known_part
 
 MIRRORED_FROM = "carmel.dev/mirrored-from"
-ORDER = (NAMESPACES, NETWORKS, POLICIES, PORTS)
-"""Made in this order and removed in the reverse: no port is ever there before the policies that are about it."""
-_BEFORE_POLICIES = ORDER.index(POLICIES) - 0.5
-"""Where remote ports come: who is denied is known when policies come, and until they have gone."""
 _ITS_OWN = frozenset({"function"})
 """Fields of a port that are not mirrored: what is plugged in is said by a binding."""
 _MODELS: Mapping[ResourceType, type[Network | Port | FirewallPolicy]] = {
@@ -37,6 +33,20 @@ _MODELS: Mapping[ResourceType, type[Network | Port | FirewallPolicy]] = {
     POLICIES: FirewallPolicy,
     PORTS: Port,
 }
+
+
+class _Stage(IntEnum):
+    """Made in this order and removed in the reverse: no port is ever there before the policies that are about it, and
+    who is denied (ports elsewhere) is known when policies come, and until they have gone."""
+
+    NAMESPACE = 0
+    NETWORK = 1
+    PORT_ELSEWHERE = 2
+    POLICY = 3
+    PORT = 4
+
+
+_STAGES = {NAMESPACES: _Stage.NAMESPACE, NETWORKS: _Stage.NETWORK, POLICIES: _Stage.POLICY, PORTS: _Stage.PORT}
 
 
 class Verb(StrEnum):
@@ -152,13 +162,13 @@ def compare(
 ) -> Difference:
     """``there`` is what the NIC has; kinds that are not in it are left out of the comparison. ``schemas``: those of a
     NIC of another version."""
-    changes: list[tuple[float, Change]] = []
+    changes: list[tuple[_Stage, Change]] = []
     notes: list[str] = []
     left_out: list[str] = []
-    removals: list[tuple[float, Change]] = []
+    removals: list[tuple[_Stage, Change]] = []
     here = (port for port in wanted.get(PORTS, ()) if not is_remote(port))
     used = {("", str(dig(port, "spec", "networkRef", "name"))) for port in here}
-    for kind in ORDER:
+    for kind in _STAGES:
         if kind not in there:
             continue
         known = {_key(one): one for one in there[kind]}
@@ -180,8 +190,8 @@ def compare(
     return Difference(tuple(change for _, change in (*made, *reversed(removed))), tuple(notes), tuple(left_out))
 
 
-def _stage(kind: ResourceType, obj: JsonObject) -> float:
-    return _BEFORE_POLICIES if kind is PORTS and is_remote(obj) else ORDER.index(kind)
+def _stage(kind: ResourceType, obj: JsonObject) -> _Stage:
+    return _Stage.PORT_ELSEWHERE if kind is PORTS and is_remote(obj) else _STAGES[kind]
 
 
 def _bring_about(kind: ResourceType, obj: JsonObject, there: JsonObject | None, host: str) -> Change | str | None:
@@ -199,7 +209,7 @@ def _bring_about(kind: ResourceType, obj: JsonObject, there: JsonObject | None, 
     return Change(Verb.UPDATE, kind, namespace, name, patch, tuple(_paths(patch)))
 
 
-def _removals(kind: ResourceType, left: Iterable[JsonObject], host: str) -> Iterator[tuple[float, Change]]:
+def _removals(kind: ResourceType, left: Iterable[JsonObject], host: str) -> Iterator[tuple[_Stage, Change]]:
     """With a namespace would go whatever else is in it: it stays."""
     if kind is NAMESPACES:
         return
