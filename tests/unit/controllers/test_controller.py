@@ -154,6 +154,25 @@ async def test_temporary_errors_come_again_with_growing_delays(runtime: Runtime,
     assert (controller.metrics.passes, controller.metrics.errors) == (4, 3)
 
 
+async def test_the_log_has_a_failure_once_and_again_after_a_success(
+    runtime: Runtime, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    passes = Passes()
+    passes.errors = [Refused("too large"), Refused("too large"), Refused("too small"), Refused("too large")]
+    controller = add(runtime, passes, retry_permanent_seconds=1)
+    await runtime.start()
+    controller.enqueue(KEY)
+    for count in range(2, 6):
+        await passes.wait(count - 1)
+        await clock.advance(1)
+    await passes.wait(5)
+    passes.errors = [Refused("too large")]
+    controller.enqueue(KEY)
+    await passes.wait(6)
+    said = [record.getMessage().rpartition(": ")[2] for record in caplog.records if "too" in record.getMessage()]
+    assert said == ["too large", "too small", "too large", "too large"]
+
+
 async def test_permanent_errors_are_shown_at_once_and_wait_for_a_change(runtime: Runtime, clock: FakeClock) -> None:
     volumes = runtime.resources(VOLUME, Volume)
     passes = Passes()

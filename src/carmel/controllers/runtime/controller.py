@@ -78,6 +78,7 @@ class Controller:
         self._rng = rng
         self._queue: WorkQueue[Key] = WorkQueue(clock)
         self._failures: Failures[Key] = Failures(spec.backoff, rng)
+        self._said: dict[Key, str] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._resync_timer: Timer | None = None
         self._primary = informers(spec.kind)
@@ -166,6 +167,7 @@ class Controller:
             await self._failed(key, error)
             return
         self._failures.forget(key)
+        self._said.pop(key, None)
         if again is not None:
             self._queue.add_after(key, again)
 
@@ -180,7 +182,9 @@ class Controller:
         if temporary and count < SHOWN_AFTER:
             _log.debug("%s %s: %s (again in %.1f s)", self.spec.name, key, error, delay)
             return
-        _log.warning("%s %s: %s", self.spec.name, key, error)
+        said, self._said[key] = self._said.get(key), str(error)
+        # What is tried every few seconds is told once, not each time.
+        _log.log(logging.DEBUG if said == str(error) else logging.WARNING, "%s %s: %s", self.spec.name, key, error)
         if self.spec.on_failure is not None:
             try:
                 await self.spec.on_failure(key, error, count)
