@@ -154,9 +154,10 @@ def guest_share(first: Sample, last: Sample) -> float:
     return (last.guest_ms - first.guest_ms) / 1000 / (last.second - first.second)
 
 
-def busiest(samples: Sequence[Sample], seconds: int) -> Window:
-    """The busiest time of that length."""
-    return max(_windows(samples, seconds), key=lambda ends: busy(*ends))
+def middle(samples: Sequence[Sample], begins: int, seconds: int) -> Window:
+    """From ``begins`` seconds after the first. Not the busiest time: that would be the daemons' own, too."""
+    first = next(one for one in samples if one.second >= samples[0].second + begins)
+    return first, next(one for one in samples if one.second >= first.second + seconds)
 
 
 def fullest(samples: Sequence[Sample], amount: Callable[[Sample, Sample], float], seconds: int) -> tuple[Window, float]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.harness import machine, table
-from bench.offload_samples import Busy, Cost, Rest, at_rest, busiest, medians, ratio, read_samples, start_samples
+from bench.offload_samples import Busy, Cost, Rest, at_rest, medians, middle, ratio, read_samples, start_samples
 from bench.offload_storage_lab import NOTHING, PATIENCE_SECONDS, drives, guests
 from tests.daemon import running_daemon
 from tests.full.smartnic.pair import Pair, lab_pair
@@ -61,7 +61,7 @@ _VMS = tuple(replace(load, vm=True) for load in _HOSTS)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=8, help="that count of each run")
+    parser.add_argument("--seconds", type=int, default=10, help="that count of each run")
     arguments = parser.parse_args()
     print(f"Measured on {machine()} by `python -m bench.offload_storage`.\n")
     with running_daemon() as outer, tempfile.TemporaryDirectory() as home, lab_pair(outer, Path(home)) as pair:
@@ -118,7 +118,7 @@ def _taken(
 
 
 def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int, rest: Rest) -> Cost:
-    lasts = seconds + 2 * _AROUND
+    lasts = seconds + 3 * _AROUND
     files = [start_samples(each, "lo", lasts + 2 * _AROUND) for each in (pair.host, pair.nic)]
     shell: Callable[[str], str] = (
         (lambda script: pair.host.guest_shell(way, script, PATIENCE_SECONDS))
@@ -131,7 +131,7 @@ def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int, rest: 
         raise RuntimeError(f"the blocks of {load.name} by {way} did not pass: {said}")
     passed = int(found[1]) * _PASS[load.kib] * load.kib / _KIB
     host, nic = (read_samples(each, file) for each, file in zip((pair.host, pair.nic), files, strict=True))
-    took = rest.less(busiest(host, seconds), busiest(nic, seconds))
+    took = rest.less(*(middle(each, 2 * _AROUND, seconds) for each in (host, nic)))
     return Cost(took, passed / (float(found[3]) - float(found[2])))
 
 

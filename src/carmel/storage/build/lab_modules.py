@@ -33,5 +33,5 @@ _FILTERING = (
     "nf_conntrack_bridge", "nf_conntrack_netlink", "nf_log_syslog",
 )  # fmt: skip
 _PASSING_ON = ("vfio_pci", "vfio_iommu_type1")
-_STORAGE = ("nvme_tcp", "nvmet", "nvmet_tcp", "nbd", "loop", "tls")
+_STORAGE = ("nvme_tcp", "nvmet", "nvmet_tcp", "nbd", "loop", "tls", "null_blk")
 ON_DEMAND = (*_SWITCHING, *_SHAPING, *_FILTERING, *_PASSING_ON, *_STORAGE)
