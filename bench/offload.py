@@ -19,7 +19,17 @@ from collections.abc import Sequence
 from bench.harness import machine, table
 from bench.offload_lab import World, world
 from bench.offload_loads import HEAVY, LOADS, Load, send
-from bench.offload_samples import Cost, Rest, at_rest, fullest, medians, ratio, read_samples, start_samples
+from bench.offload_samples import (
+    CYCLE_SECONDS,
+    Cost,
+    Rest,
+    at_rest,
+    fullest,
+    medians,
+    ratio,
+    read_samples,
+    start_samples,
+)
 
 RULES = 100
 _WAYS = ("soft", "off")
@@ -30,7 +40,7 @@ _AROUND = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=8, help="that count of each run")
+    parser.add_argument("--seconds", type=int, default=CYCLE_SECONDS, help="that count of each run")
     parser.add_argument("--quick", action="store_true", help="only what loads a host most")
     arguments = parser.parse_args()
     loads = HEAVY if arguments.quick else LOADS

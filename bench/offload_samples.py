@@ -19,8 +19,10 @@ s=/sys/class/net/{link}/statistics
 read d <$s/rx_bytes; read e <$s/tx_bytes; echo "$(date +%s) $c $a $b $d $e"; sleep 1; done) >{file} 2>/dev/null &
 """
 
-_REST_SECONDS = 20
-"""What the daemons do by the clock comes every 10 s at the most."""
+CYCLE_SECONDS = 10
+"""What the daemons do by the clock comes that often at the least: each measurement is as long, or a multiple."""
+_SETTLE_SECONDS, _REST_SECONDS = 2 * CYCLE_SECONDS, 2 * CYCLE_SECONDS
+"""What was begun before, images and guests, ends first."""
 _SPIN = "timeout {seconds} sh -c 'while :; do :; done'"
 _SPINS = 0.5
 """CPUs: a guest that had less was not kept busy."""
@@ -126,10 +128,11 @@ def _sample(words: list[str]) -> Sample:
 
 def at_rest(host: LabMachine, nic: LabMachine, guest: str | None = None) -> Rest:
     """``guest``: a VM of the host, whose vCPU is kept busy for a while."""
-    files = [start_samples(each, "lo", _REST_SECONDS + _CONSOLE_SECONDS) for each in (host, nic)]
-    time.sleep(_REST_SECONDS + 2 * _CONSOLE_SECONDS)
-    one, other = (read_samples(each, file) for each, file in zip((host, nic), files, strict=True))
-    rest = Busy(busy(one[_CONSOLE_SECONDS], one[-1]), busy(other[_CONSOLE_SECONDS], other[-1]))
+    lasts = _SETTLE_SECONDS + _REST_SECONDS + _CONSOLE_SECONDS
+    files = [start_samples(each, "lo", lasts) for each in (host, nic)]
+    time.sleep(lasts + _CONSOLE_SECONDS)
+    samples = [read_samples(each, file) for each, file in zip((host, nic), files, strict=True)]
+    rest = Busy(*(busy(*middle(one, _SETTLE_SECONDS, _REST_SECONDS)) for one in samples))
     return Rest(rest, _vcpu(host, guest, rest.host) if guest is not None else 0.0)
 
 
@@ -141,7 +144,8 @@ def _vcpu(host: LabMachine, guest: str, rest: float) -> float:
     guests = guest_share(*window)
     if guests < _SPINS:
         raise RuntimeError(f"{guest} was to be busy, and had {guests:.2f} of a CPU")
-    return (busy(*window) - rest) / guests
+    # What is less than nothing is noise, which would be added to everything.
+    return max(0.0, (busy(*window) - rest) / guests)
 
 
 def busy(first: Sample, last: Sample) -> float:

@@ -19,7 +19,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.harness import machine, table
-from bench.offload_samples import Busy, Cost, Rest, at_rest, medians, middle, ratio, read_samples, start_samples
+from bench.offload_samples import (
+    CYCLE_SECONDS,
+    Busy,
+    Cost,
+    Rest,
+    at_rest,
+    medians,
+    middle,
+    ratio,
+    read_samples,
+    start_samples,
+)
 from bench.offload_storage_lab import NOTHING, PATIENCE_SECONDS, drives, guests
 from tests.daemon import running_daemon
 from tests.full.smartnic.pair import Pair, lab_pair
@@ -61,7 +72,7 @@ _VMS = tuple(replace(load, vm=True) for load in _HOSTS)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=10, help="that count of each run")
+    parser.add_argument("--seconds", type=int, default=CYCLE_SECONDS, help="that count of each run")
     arguments = parser.parse_args()
     print(f"Measured on {machine()} by `python -m bench.offload_storage`.\n")
     with running_daemon() as outer, tempfile.TemporaryDirectory() as home, lab_pair(outer, Path(home)) as pair:
