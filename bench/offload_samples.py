@@ -62,9 +62,11 @@ def medians(costs: Sequence[Cost]) -> Medians:
     )
 
 
-def ratio(first: float, second: float) -> str:
-    """Below 0 is the noise of a machine at rest."""
-    return f"{first / second:.1f}" if second > 0 else "too little to be measured"
+def ratio(first: float, second: float, noise: float) -> str:
+    """No more than can be said: what is less than the noise may be as much as that."""
+    if first <= noise:
+        return "too little to be measured"
+    return f"{first / second:.1f}" if second > noise else f"over {first / noise:.1f}"
 
 
 class Sample(NamedTuple):
@@ -90,9 +92,11 @@ class Rest:
 
     ``vcpu``: milliseconds that a second of a guest's time costs its host, though the guest asks for nothing. Timer
     ticks alone end a vCPU's time in the guest hundreds of times a second, and to go back costs much in emulation.
+    ``noise``: how far the host's own times at rest are from each other, in milliseconds a second.
     """
 
     busy: Busy
+    noise: float
     vcpu: float = 0.0
 
     def less(self, host: Window, nic: Window) -> Busy:
@@ -102,6 +106,7 @@ class Rest:
     def median(cls, of: Sequence[Rest]) -> Rest:
         return cls(
             Busy(statistics.median(one.busy.host for one in of), statistics.median(one.busy.nic for one in of)),
+            statistics.median(one.noise for one in of),
             statistics.median(one.vcpu for one in of),
         )
 
@@ -133,7 +138,9 @@ def at_rest(host: LabMachine, nic: LabMachine, guest: str | None = None) -> Rest
     time.sleep(lasts + _CONSOLE_SECONDS)
     samples = [read_samples(each, file) for each, file in zip((host, nic), files, strict=True)]
     rest = Busy(*(busy(*middle(one, _SETTLE_SECONDS, _REST_SECONDS)) for one in samples))
-    return Rest(rest, _vcpu(host, guest, rest.host) if guest is not None else 0.0)
+    begins = range(CYCLE_SECONDS, _SETTLE_SECONDS + _REST_SECONDS, CYCLE_SECONDS)
+    each = [busy(*middle(samples[0], one, CYCLE_SECONDS)) for one in begins]
+    return Rest(rest, max(each) - min(each), _vcpu(host, guest, rest.host) if guest is not None else 0.0)
 
 
 def _vcpu(host: LabMachine, guest: str, rest: float) -> float:

@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def _show(title: str, loads: Sequence[Load], taken: _Taken, rest: Rest) -> None:
-    rows = [_row(load, taken) for load in loads]
+    rows = [_row(load, taken, rest) for load in loads]
     head = (
         "blocks", "host, NVMe/TCP of its own", "host, NVMe of the NIC", "host's ratio", "host, the program",
         "NIC, target only", "NIC, offloaded", "MiB a second, of its own", "of the NIC",
@@ -91,16 +91,18 @@ def _show(title: str, loads: Sequence[Load], taken: _Taken, rest: Rest) -> None:
     print(table(f"CPU time for remote storage: {title} (ms a MiB, medians)", rows, head))
     print(
         f"Less what they take at rest: the host {rest.busy.host:.0f} ms a second, the NIC {rest.busy.nic:.0f} ms, and "
-        f"{rest.vcpu:.0f} ms of the host for a second that a guest had (medians). The host's own: less the program.\n",
+        f"{rest.vcpu:.0f} ms of the host for a second that a guest had (medians); what "
+        f"the host takes at rest differs by {rest.noise:.0f} ms a second. The host's own: less the program.\n",
         flush=True,
     )
 
 
-def _row(load: Load, taken: _Taken) -> tuple[str, ...]:
+def _row(load: Load, taken: _Taken, rest: Rest) -> tuple[str, ...]:
     one, other = (medians(taken[load, way]) for way in _WAYS)
+    hosts = ratio(one.host, other.host, rest.noise / other.rate)
     program = "guest time" if load.vm else f"{medians(taken[load, _NO_WAY]).host:.2f}"
     return (
-        load.name, f"{one.host:.2f}", f"{other.host:.2f}", ratio(one.host, other.host), program, f"{one.nic:.2f}",
+        load.name, f"{one.host:.2f}", f"{other.host:.2f}", hosts, program, f"{one.nic:.2f}",
         f"{other.nic:.2f}", f"{one.rate:.1f}", f"{other.rate:.1f}",
     )  # fmt: skip
 
