@@ -19,7 +19,7 @@ from carmel.client.objects import JsonObject, condition, dig, metadata
 from carmel.errors import NotFound, Refused
 from carmel.smartnic.credentials import split_address
 from carmel.smartnic.kinds import NAMESPACES, NETWORKS, POLICIES, PORTS, SMART_NICS
-from carmel.smartnic.mirror import ORDER, Change, Difference, HostObjects, Verb, compare, wanted_on
+from carmel.smartnic.mirror import KINDS, Change, Difference, HostObjects, Verb, compare, wanted_on
 from carmel.smartnic.peers import addresses_of, is_remote
 from carmel.smartnic.schemas import read_schemas
 from carmel.smartnic.syncing import make
@@ -41,7 +41,7 @@ def sync_nic(
         )
     wanted = wanted_on(name, str(host), read_host(session.client))
     with Client(administrator_context(session, smart_nic, nic_context)) as nic:
-        there = {kind: nic.list(kind, Selection(None)).get("items") or [] for kind in ORDER}
+        there = {kind: nic.list(kind, Selection(None)).get("items") or [] for kind in KINDS}
         other_version = condition(smart_nic, "VersionSkew").get("status") == "True"
         difference = compare(wanted, there, str(host), read_schemas(nic) if other_version else {})
         show(name, difference, output)

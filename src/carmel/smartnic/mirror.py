@@ -47,6 +47,8 @@ class _Stage(IntEnum):
 
 
 _STAGES = {NAMESPACES: _Stage.NAMESPACE, NETWORKS: _Stage.NETWORK, POLICIES: _Stage.POLICY, PORTS: _Stage.PORT}
+KINDS = tuple(_STAGES)
+"""What is mirrored."""
 
 
 class Verb(StrEnum):
@@ -168,7 +170,7 @@ def compare(
     removals: list[tuple[_Stage, Change]] = []
     here = (port for port in wanted.get(PORTS, ()) if not is_remote(port))
     used = {("", str(dig(port, "spec", "networkRef", "name"))) for port in here}
-    for kind in _STAGES:
+    for kind in KINDS:
         if kind not in there:
             continue
         known = {_key(one): one for one in there[kind]}
