@@ -135,8 +135,8 @@ async def read_until(hypervisor: QemuHypervisor, uid: str, text: bytes, *, whole
     return seen
 
 
-async def answer(stream: ConsoleStream, typed: bytes, wanted: bytes) -> None:
-    """Type, and read until ``wanted`` came; it may come in pieces."""
+async def answer(stream: ConsoleStream, typed: bytes, wanted: bytes) -> bytes:
+    """Type, and read until ``wanted`` came; it may come in pieces. QEMU's log of the console may be a little behind."""
     await stream.write(typed)
     seen = b""
     async with asyncio.timeout(GUEST_SECONDS):
@@ -144,6 +144,7 @@ async def answer(stream: ConsoleStream, typed: bytes, wanted: bytes) -> None:
             data = await stream.read()
             assert data, f"the console ended after {seen[-500:]!r}"
             seen += data
+    return seen
 
 
 def boot_id(console: bytes) -> bytes:

@@ -22,11 +22,11 @@ async def asked(house: House, config: MachineConfig, command: str) -> str:
     machine = await hypervisor.launch(config)
     await until_prompt(hypervisor, config.uid)
     stream = await hypervisor.open_console(config.uid)
-    await answer(stream, f"echo be''gun; ({command}) 2>&1; echo that-is-''all\n".encode(), b"that-is-all")
+    seen = await answer(stream, f"echo be''gun; ({command}) 2>&1; echo that-is-''all\n".encode(), b"that-is-all")
     await stream.close()
-    said = b"".join(path.read_bytes() for path in hypervisor.serial_log(config.uid)).decode(errors="replace")
     await machine.kill("done")
-    _boot, begun, told = said.replace("\r", "").partition("\nbegun\n")
+    said = seen.decode(errors="replace").replace("\r", "")
+    _typed, begun, told = said.partition("\nbegun\n")
     assert begun, said[-900:]
     return told.partition("that-is-all")[0]
 
