@@ -32,6 +32,7 @@ from carmel.client.endpoint import Context, UnixEndpoint
 from carmel.client.objects import JsonObject, condition, dig
 from carmel.paths import Paths
 from tests.api import Api, Predicate
+from tests.caches import daemons_cache
 
 READY_SECONDS = 30.0
 _CARMELD = "import sys; from carmel.daemon import main; sys.exit(main())"
@@ -209,8 +210,7 @@ def daemon_directory() -> Iterator[Path]:
     # Not pytest's own directories: those are closed to other users.
     root = Path(tempfile.mkdtemp(prefix="carmel-"))
     root.chmod(0o711)
-    environ = {key: value for key, value in os.environ.items() if key != "CARMEL_CACHE_DIR"}
-    shared = Paths.from_environment(environ).cache / "tests"
+    shared = daemons_cache()
     shared.mkdir(parents=True, exist_ok=True)
     (root / "c").symlink_to(shared)
     try:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from carmel.paths import Paths
 from carmel.run import SystemRunner
 from carmel.storage.build import RECIPES, BuildContext, DiskImage, build_recipe
+from tests.caches import kept
 
 
 async def micro_disk(folder: Path) -> DiskImage:
     """A disk of the caller's own in ``folder``."""
-    environment = {key: value for key, value in os.environ.items() if key != "CARMEL_CACHE_DIR"}
-    cache = Paths.from_environment(environment).build_cache / "tests" / "cache"
     output, work = folder / "image", folder / "work"
     output.mkdir()
     work.mkdir()
-    context = BuildContext(SystemRunner(), cache, work, lambda _percent, _message: None)
+    context = BuildContext(SystemRunner(), kept() / "cache", work, lambda _percent, _message: None)
     made = await build_recipe(RECIPES["micro-disk"], context, output)
     assert isinstance(made, DiskImage)
     return made

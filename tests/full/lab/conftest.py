@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,8 @@ import pytest
 
 from carmel.run import SystemRunner
 from carmel.storage.build import BuildContext, DiskImage, build
+from tests.caches import daemons_cache
 from tests.full.lab.machine import Machine
-
-_CACHE = Path(os.environ.get("CARMEL_TEST_CACHE", "/var/cache/carmel/tests")) / "build"
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +21,7 @@ def host_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("image")
     output = folder / "output"
     output.mkdir()
-    context = BuildContext(SystemRunner(), _CACHE, folder, lambda _percent, _message: None)
+    context = BuildContext(SystemRunner(), daemons_cache() / "build", folder, lambda _percent, _message: None)
     made = asyncio.run(build("host", context, output))
     assert isinstance(made, DiskImage)
     return made.path

@@ -11,7 +11,7 @@ from carmel.storage.build.initramfs import unpack
 from carmel.storage.build.libraries import library_entries
 from carmel.storage.build.micro import micro_recipe
 from carmel.storage.build.recipe import Recipe
-from tests.system.network.firewall.image import built_once
+from tests.caches import built_once
 
 _PROGRAMS = {
     "bin/ip": "opt/ip",

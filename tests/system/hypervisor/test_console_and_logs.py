@@ -41,7 +41,7 @@ async def test_the_serial_log_can_be_emptied_under_qemu(house: House, make_confi
     logs.cap(paths.serial_log, paths.serial_log_older, 1024)
     assert paths.serial_log_older.stat().st_size == 1024
     stream = await hypervisor.open_console(config.uid)
-    # QEMU logs a byte after it was sent, and before the next one is: the first line is in the log when the second is seen.
+    # QEMU logs a byte when it was sent: the first line is in the log when the second is seen.
     await answer(stream, b"echo af''ter; echo lo''gged\n", b"logged")
     await stream.close()
     assert machine.state is MachineState.RUNNING

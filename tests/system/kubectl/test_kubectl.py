@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from carmel.paths import Paths
+from tests.caches import kept
 
 SCRIPT = Path(__file__).parent / "conformance.sh"
 SECONDS = 110
@@ -32,8 +32,7 @@ def conform(kubectl: Path) -> None:
 
 def debian_kubectl() -> Path:
     """Debian's package, unpacked beside the other things that tests fetch once; the system's own is left alone."""
-    environment = {key: value for key, value in os.environ.items() if key != "CARMEL_CACHE_DIR"}
-    folder = Paths.from_environment(environment).build_cache / "tests" / "kubernetes-client"
+    folder = kept() / "kubernetes-client"
     unpacked = folder / "root" / "usr" / "bin" / "kubectl"
     if unpacked.exists():
         return unpacked
