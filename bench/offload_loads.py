@@ -6,6 +6,10 @@ connection to ``dd``, outside is ``offload_peer``.
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +22,15 @@ _PORT = 5001
 _PEER, _LOG = "/tmp/offload_peer.py", "/tmp/offload_peer.log"
 _PYTHON = "/usr/lib/carmel/bin/python3"
 _MEGABYTE = 1e6
+_BEFORE_SECONDS = 2
+"""Until it runs steadily."""
+_IN_BACKGROUND = """
+rm -f /tmp/load.*
+(
+{script}
+mv /tmp/load.part /tmp/load.said) </dev/null >/tmp/load.part 2>&1 &
+"""
+_ITS_END = "until [ -e /tmp/load.said ]; do sleep 0.2; done; cat /tmp/load.said"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,12 @@ class Load:
         passed = last.bytes_in - first.bytes_in if self.outwards else last.bytes_out - first.bytes_out
         return passed / _MEGABYTE
 
+    def passed(self, samples: Sequence[Sample]) -> float:
+        """Units a second. ``RuntimeError`` if nothing came through in some second."""
+        if any(self.amount(*both) <= 0 for both in itertools.pairwise(samples)):
+            raise RuntimeError(f"{self.name}: nothing came through for a second")
+        return self.amount(samples[0], samples[-1]) / (samples[-1].second - samples[0].second)
+
 
 HEAVY = (Load(True, 64, 8000), Load(False, 1500, 8000), Load(True), Load(False))
 LOADS = (
@@ -54,29 +73,29 @@ LOADS = (
 )  # fmt: skip
 
 
-def send(here: World, load: Load, way: str, seconds: int) -> None:
-    """For that time."""
-    if load.size:
-        _send_udp(here, load, way, seconds)
-    else:
-        _send_tcp(here, load, way, seconds)
+@contextmanager
+def sending(here: World, load: Load, way: str, seconds: int) -> Iterator[None]:
+    """It is under way, and goes on for ``seconds``; at the end of the block it is waited for."""
+    (_begin_udp if load.size else _begin_tcp)(here, load, way, _BEFORE_SECONDS + seconds)
+    time.sleep(_BEFORE_SECONDS)
+    yield
+    said = here.run(way, _ITS_END, in_guest=load.outwards or not load.size)
+    if load.size and "errors: 0" not in said:
+        raise RuntimeError(f"the generator of {way} says: {said}")
 
 
-def _send_udp(here: World, load: Load, way: str, seconds: int) -> None:
+def _begin_udp(here: World, load: Load, way: str, seconds: int) -> None:
     source, to = (ADDRESSES[way], OUTSIDE) if load.outwards else (OUTSIDE, ADDRESSES[way])
     link, mac = ("eth0", here.outside_mac) if load.outwards else ("out1", here.macs[way])
     ports = ("udp_dst_min 9", "udp_dst_max 9", "udp_src_min 9", "udp_src_max 9", "clone_skb 0")
     size = (f"count {load.rate * seconds}", f"pkt_size {load.size}", f"ratep {load.rate}")
-    said = here.run(
-        way,
-        generator.script(link, *size, f"dst {to}", f"dst_mac {mac}", f"src_min {source}", f"src_max {source}", *ports),
-        in_guest=load.outwards,
+    script = generator.script(
+        link, *size, f"dst {to}", f"dst_mac {mac}", f"src_min {source}", f"src_max {source}", *ports
     )
-    if "errors: 0" not in said:
-        raise RuntimeError(f"the generator of {way} says: {said}")
+    here.run(way, _IN_BACKGROUND.format(script=script), in_guest=load.outwards)
 
 
-def _send_tcp(here: World, load: Load, way: str, seconds: int) -> None:
+def _begin_tcp(here: World, load: Load, way: str, seconds: int) -> None:
     role = "sink" if load.outwards else "source"
     said = here.nic.shell(
         f"cat >{_PEER} <<'PEER'\n{Path(offload_peer.__file__).read_text()}\nPEER\n>{_LOG}\n"
@@ -86,4 +105,5 @@ def _send_tcp(here: World, load: Load, way: str, seconds: int) -> None:
     if "listening" not in said:
         raise RuntimeError(f"the other end says: {said}")
     program = "dd if=/dev/zero bs=64k" if load.outwards else "dd of=/dev/null bs=64k"
-    here.run(way, f"timeout {seconds} nc {OUTSIDE} {_PORT} -e {program}", in_guest=True)
+    script = f"timeout {seconds} nc {OUTSIDE} {_PORT} -e {program}"
+    here.run(way, _IN_BACKGROUND.format(script=script), in_guest=True)

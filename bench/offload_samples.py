@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,21 +13,26 @@ from tests.system.lab.machine import LabMachine
 
 _TICK_MS = 10
 """USER_HZ is 100: /proc/stat counts hundredths of a second (proc(5))."""
+# read(1) of a pipe that nobody writes into waits without a process of its own, which would be counted.
 _SAMPLER = """
-s=/sys/class/net/{link}/statistics
-(for i in $(seq {count}); do read c </proc/stat; read a <$s/rx_packets; read b <$s/tx_packets
-read d <$s/rx_bytes; read e <$s/tx_bytes; echo "$(date +%s) $c $a $b $d $e"; sleep 1; done) >{file} 2>/dev/null &
+s=/sys/class/net/{link}/statistics; mkfifo {file}.never; d=$(pidof carmeld)
+(exec 3<>{file}.never; rm {file}.never; trap "kill -CONT $d; mv {file}.part {file}" EXIT; kill -STOP $d
+for i in $(seq {count}); do read -r u _ </proc/uptime; read -r c </proc/stat
+read -r a <$s/rx_packets; read -r b <$s/tx_packets; read -r e <$s/rx_bytes; read -r f <$s/tx_bytes
+echo "sample $u $c $a $b $e $f"; read -r -t 1 _ <&3; done) >{file}.part 2>/dev/null &
 """
+_READER = "until [ -e {file} ]; do sleep 0.2; done; cat {file}; rm {file}"
 
-CYCLE_SECONDS = 10
-"""What the daemons do by the clock comes that often at the least: each measurement is as long, or a multiple."""
-_SETTLE_SECONDS, _REST_SECONDS = 2 * CYCLE_SECONDS, 2 * CYCLE_SECONDS
+SECONDS = 10
+"""As long as each run counts, if nothing else is said."""
+_SETTLE_SECONDS = 20
 """What was begun before, images and guests, ends first."""
-_SPIN = "timeout {seconds} sh -c 'while :; do :; done'"
+_REST_PARTS = 4
+"""At rest as many times are compared with each other, each as long as a run."""
+_SPIN = "timeout {seconds} sh -c 'while :; do :; done' >/dev/null 2>&1 &"
+_SPIN_BEFORE, _SPIN_AFTER = 2, 10
 _SPINS = 0.5
 """CPUs: a guest that had less was not kept busy."""
-_CONSOLE_SECONDS = 2
-"""At either end what the console costs, by which a load is begun, is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +75,16 @@ def ratio(first: float, second: float, noise: float) -> str:
 
 
 class Sample(NamedTuple):
-    """Since the machine's start: ``busy_ms`` without its guests, ``guest_ms`` theirs; packets and bytes from the
-    function and to it."""
+    """Since the machine's start: ``second``, ``busy_ms`` without its guests, ``guest_ms`` theirs; packets and bytes
+    from the function and to it."""
 
-    second: int
+    second: float
     busy_ms: float
     guest_ms: float
     packets_in: int
     packets_out: int
     bytes_in: int
     bytes_out: int
-
-
-Window = tuple[Sample, Sample]
-"""Two samples, and all that was between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,90 +100,80 @@ class Rest:
     noise: float
     vcpu: float = 0.0
 
-    def less(self, host: Window, nic: Window) -> Busy:
-        return Busy(busy(*host) - self.busy.host - self.vcpu * guest_share(*host), busy(*nic) - self.busy.nic)
+    def less(self, host: Sequence[Sample], nic: Sequence[Sample]) -> Busy:
+        return Busy(busy(host) - self.busy.host - self.vcpu * guest_share(host), busy(nic) - self.busy.nic)
 
     @classmethod
-    def median(cls, of: Sequence[Rest]) -> Rest:
+    def of_all(cls, rests: Sequence[Rest]) -> Rest:
+        """The medians, and the most noise that there was."""
         return cls(
-            Busy(statistics.median(one.busy.host for one in of), statistics.median(one.busy.nic for one in of)),
-            statistics.median(one.noise for one in of),
-            statistics.median(one.vcpu for one in of),
+            Busy(statistics.median(one.busy.host for one in rests), statistics.median(one.busy.nic for one in rests)),
+            max(one.noise for one in rests),
+            statistics.median(one.vcpu for one in rests),
         )
 
 
-def start_samples(of: LabMachine, link: str, count: int) -> str:
-    """Begins to note ``count`` of them. Answers the file, on that machine."""
+def watch(seconds: int, *machines: tuple[LabMachine, str]) -> list[list[Sample]]:
+    """What each of the machines notes of itself, and of one of its interfaces, for so long.
+
+    Their daemons stand still meanwhile (SIGSTOP): no packet and no block needs them, and what they do by the clock
+    differs more from time to time than the cheapest way costs.
+    """
+    files = [_start(of, link, seconds + 1) for of, link in machines]
+    return [_read(of, file) for (of, _link), file in zip(machines, files, strict=True)]
+
+
+def _start(of: LabMachine, link: str, count: int) -> str:
+    """Begins to note ``count`` of them. Answers the file, on that machine, that is there when it is whole."""
     file = f"/tmp/samples-{secrets.token_hex(4)}"
     of.shell(_SAMPLER.format(count=count, link=link, file=file))
     return file
 
 
-def read_samples(of: LabMachine, file: str) -> list[Sample]:
-    samples = [_sample(line.split()) for line in of.shell(f"cat {file}; rm {file}").splitlines() if " cpu " in line]
-    if not samples:
-        raise RuntimeError(f"{of.name} noted nothing in {file}")
+def _read(of: LabMachine, file: str) -> list[Sample]:
+    said = of.shell(_READER.format(file=file))
+    samples = [_sample(line.split()) for line in said.splitlines() if line.startswith("sample ")]
+    if len(samples) < 2:
+        raise RuntimeError(f"{of.name} noted nothing in {file}: {said}")
     return samples
 
 
 def _sample(words: list[str]) -> Sample:
-    user, nice, system, _idle, _wait, irq, softirq, _steal, guest, guest_nice = map(int, words[2:12])
+    """``sample``, the time, ``cpu`` and its ten counters, and the interface's four."""
+    user, nice, system, _idle, _wait, irq, softirq, _steal, guest, guest_nice = map(int, words[3:13])
     busy = (user + nice + system + irq + softirq - guest - guest_nice) * _TICK_MS
-    return Sample(int(words[0]), busy, (guest + guest_nice) * _TICK_MS, *map(int, words[12:16]))
+    return Sample(float(words[1]), busy, (guest + guest_nice) * _TICK_MS, *map(int, words[13:17]))
 
 
-def at_rest(host: LabMachine, nic: LabMachine, guest: str | None = None) -> Rest:
-    """``guest``: a VM of the host, whose vCPU is kept busy for a while."""
-    lasts = _SETTLE_SECONDS + _REST_SECONDS + _CONSOLE_SECONDS
-    files = [start_samples(each, "lo", lasts) for each in (host, nic)]
-    time.sleep(lasts + _CONSOLE_SECONDS)
-    samples = [read_samples(each, file) for each, file in zip((host, nic), files, strict=True)]
-    rest = Busy(*(busy(*middle(one, _SETTLE_SECONDS, _REST_SECONDS)) for one in samples))
-    begins = range(CYCLE_SECONDS, _SETTLE_SECONDS + _REST_SECONDS, CYCLE_SECONDS)
-    each = [busy(*middle(samples[0], one, CYCLE_SECONDS)) for one in begins]
-    return Rest(rest, max(each) - min(each), _vcpu(host, guest, rest.host) if guest is not None else 0.0)
+def at_rest(host: LabMachine, nic: LabMachine, seconds: int, guest: str | None = None) -> Rest:
+    """``seconds``: of a run. ``guest``: a VM of the host, whose vCPU is kept busy for a while."""
+    time.sleep(_SETTLE_SECONDS)
+    noted = watch(_REST_PARTS * seconds, (host, "lo"), (nic, "lo"))
+    ends = [noted[0][part * seconds : (part + 1) * seconds + 1] for part in range(_REST_PARTS)]
+    times = [busy(each) for each in ends]
+    rest = Busy(*(busy(each) for each in noted))
+    # Less than a tick in all that time is nothing that can be seen.
+    noise = max(max(times) - min(times), _TICK_MS / seconds)
+    return Rest(rest, noise, _vcpu(host, guest, seconds, rest.host) if guest is not None else 0.0)
 
 
-def _vcpu(host: LabMachine, guest: str, rest: float) -> float:
-    file = start_samples(host, "lo", _REST_SECONDS)
-    host.guest_shell(guest, _SPIN.format(seconds=_REST_SECONDS))
-    counted = read_samples(host, file)[_CONSOLE_SECONDS:-_CONSOLE_SECONDS]
-    window = (counted[0], counted[-1])
-    guests = guest_share(*window)
+def _vcpu(host: LabMachine, guest: str, seconds: int, rest: float) -> float:
+    host.guest_shell(guest, _SPIN.format(seconds=seconds + _SPIN_BEFORE + _SPIN_AFTER))
+    time.sleep(_SPIN_BEFORE)
+    (samples,) = watch(seconds, (host, "lo"))
+    host.guest_shell(guest, "while pidof timeout; do sleep 0.2; done")
+    guests = guest_share(samples)
     if guests < _SPINS:
         raise RuntimeError(f"{guest} was to be busy, and had {guests:.2f} of a CPU")
     # What is less than nothing is noise, which would be added to everything.
-    return max(0.0, (busy(*window) - rest) / guests)
+    return max(0.0, (busy(samples) - rest) / guests)
 
 
-def busy(first: Sample, last: Sample) -> float:
-    """Milliseconds a second between two samples."""
-    return (last.busy_ms - first.busy_ms) / (last.second - first.second)
+def busy(samples: Sequence[Sample]) -> float:
+    """Milliseconds a second between the first and the last."""
+    return (samples[-1].busy_ms - samples[0].busy_ms) / (samples[-1].second - samples[0].second)
 
 
-def guest_share(first: Sample, last: Sample) -> float:
+def guest_share(samples: Sequence[Sample]) -> float:
     """How many CPUs the guests had."""
-    return (last.guest_ms - first.guest_ms) / 1000 / (last.second - first.second)
-
-
-def middle(samples: Sequence[Sample], begins: int, seconds: int) -> Window:
-    """From ``begins`` seconds after the first. Not the busiest time: that would be the daemons' own, too."""
-    first = next(one for one in samples if one.second >= samples[0].second + begins)
-    return first, next(one for one in samples if one.second >= first.second + seconds)
-
-
-def fullest(samples: Sequence[Sample], amount: Callable[[Sample, Sample], float], seconds: int) -> tuple[Window, float]:
-    """The time of that length in which most came through, and how much a second."""
-
-    def rate(ends: Window) -> float:
-        return amount(*ends) / (ends[1].second - ends[0].second)
-
-    found = max(_windows(samples, seconds), key=rate)
-    if (most := rate(found)) <= 0:
-        raise RuntimeError("nothing came through")
-    return found, most
-
-
-def _windows(samples: Sequence[Sample], seconds: int) -> list[Window]:
-    """All that are ``seconds`` long, or one more."""
-    return [(one, two) for one in samples for two in samples if seconds <= two.second - one.second <= seconds + 1]
+    return (samples[-1].guest_ms - samples[0].guest_ms) / 1000 / (samples[-1].second - samples[0].second)

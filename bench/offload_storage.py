@@ -14,23 +14,13 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.harness import machine, table
-from bench.offload_samples import (
-    CYCLE_SECONDS,
-    Busy,
-    Cost,
-    Rest,
-    at_rest,
-    medians,
-    middle,
-    ratio,
-    read_samples,
-    start_samples,
-)
+from bench.offload_samples import SECONDS, Busy, Cost, Rest, at_rest, medians, ratio, watch
 from bench.offload_storage_lab import NOTHING, PATIENCE_SECONDS, drives, guests
 from tests.daemon import running_daemon
 from tests.full.smartnic.pair import Pair, lab_pair
@@ -40,8 +30,12 @@ _NO_WAY = "none"
 _KIB = 1024
 _PASS = {128: 32, 4: 128}
 """How many blocks of so many KiB are asked for before it is looked at the clock."""
-_AROUND = 2
+_BEFORE_SECONDS = 2
+"""Until a load runs steadily."""
+_AROUND = 6
+"""Seconds of it besides those that count: two machines are told to begin to note, one after the other."""
 _FILES = "/tmp/passes"
+_RESULT = f"until [ -e {_FILES}-all ]; do sleep 0.2; done; cat {_FILES}-all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,7 @@ _VMS = tuple(replace(load, vm=True) for load in _HOSTS)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=CYCLE_SECONDS, help="that count of each run")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="that count of each run")
     arguments = parser.parse_args()
     print(f"Measured on {machine()} by `python -m bench.offload_storage`.\n")
     with running_daemon() as outer, tempfile.TemporaryDirectory() as home, lab_pair(outer, Path(home)) as pair:
@@ -92,7 +86,7 @@ def _show(title: str, loads: Sequence[Load], taken: _Taken, rest: Rest) -> None:
     print(
         f"Less what they take at rest: the host {rest.busy.host:.0f} ms a second, the NIC {rest.busy.nic:.0f} ms, and "
         f"{rest.vcpu:.0f} ms of the host for a second that a guest had (medians); what "
-        f"the host takes at rest differs by {rest.noise:.0f} ms a second. The host's own: less the program.\n",
+        f"the host takes at rest differs by {rest.noise:.1f} ms a second. The host's own: less the program.\n",
         flush=True,
     )
 
@@ -114,7 +108,7 @@ def _taken(
     taken: _Taken = {}
     rest: list[Rest] = []
     for _ in range(rounds):
-        now = at_rest(pair.host, pair.nic, _WAYS[0] if loads[0].vm else None)
+        now = at_rest(pair.host, pair.nic, seconds, _WAYS[0] if loads[0].vm else None)
         rest.append(now)
         for load in loads:
             # What a guest's program takes is guest time.
@@ -127,29 +121,28 @@ def _taken(
                 cost = _measure(pair, load, way, devices[way], seconds, now)
                 less = Busy(cost.busy.host - program * cost.amount, cost.busy.nic)
                 taken.setdefault((load, way), []).append(replace(cost, busy=less))
-    return taken, Rest.median(rest)
+    return taken, Rest.of_all(rest)
 
 
 def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int, rest: Rest) -> Cost:
-    lasts = seconds + 3 * _AROUND
-    files = [start_samples(each, "lo", lasts + 2 * _AROUND) for each in (pair.host, pair.nic)]
     shell: Callable[[str], str] = (
         (lambda script: pair.host.guest_shell(way, script, PATIENCE_SECONDS))
         if load.vm
         else (lambda script: pair.host.shell(script, PATIENCE_SECONDS))
     )
-    said = shell(_script(load, device, lasts))
+    shell(_script(load, device, _BEFORE_SECONDS + seconds + _AROUND))
+    time.sleep(_BEFORE_SECONDS)
+    host, nic = watch(seconds, (pair.host, "lo"), (pair.nic, "lo"))
+    said = shell(_RESULT)
     found = re.search(r"passes (\d+) in (\d+\.\d+) (\d+\.\d+)", said)
     if found is None or found[1] == "0":
         raise RuntimeError(f"the blocks of {load.name} by {way} did not pass: {said}")
     passed = int(found[1]) * _PASS[load.kib] * load.kib / _KIB
-    host, nic = (read_samples(each, file) for each, file in zip((pair.host, pair.nic), files, strict=True))
-    took = rest.less(*(middle(each, 2 * _AROUND, seconds) for each in (host, nic)))
-    return Cost(took, passed / (float(found[3]) - float(found[2])))
+    return Cost(rest.less(host, nic), passed / (float(found[3]) - float(found[2])))
 
 
 def _script(load: Load, device: str, seconds: int) -> str:
-    """Each process has a part of the disk of its own."""
+    """In the background. Each process has a part of the disk of its own."""
     count = _PASS[load.kib]
     at = f"$((j * {count}))"
     ends = (
@@ -158,13 +151,15 @@ def _script(load: Load, device: str, seconds: int) -> str:
         else f"if={device} of=/dev/null skip={at} iflag=direct"
     )
     return f"""
-read a _ </proc/uptime; e=$((${{a%.*}} + {seconds})); rm -f {_FILES}*
-jobs=; for j in $(seq 0 {load.depth - 1}); do
-(while read b _ </proc/uptime; [ ${{b%.*}} -lt $e ]; do
+rm -f {_FILES}*
+(read -r a _ </proc/uptime; e=$((${{a%.*}} + {seconds})); jobs=
+for j in $(seq 0 {load.depth - 1}); do
+(while read -r b _ </proc/uptime; [ ${{b%.*}} -lt $e ]; do
 dd {ends} bs={load.kib}k count={count} 2>/dev/null || break
 echo; done >{_FILES}$j) & jobs="$jobs $!"
-done; wait $jobs; read b _ </proc/uptime
-echo passes $(cat {_FILES}* | wc -l) in $a $b
+done; wait $jobs; read -r b _ </proc/uptime
+n=$(cat {_FILES}[0-9] | wc -l); echo passes $n in $a $b >{_FILES}-part
+mv {_FILES}-part {_FILES}-all) </dev/null >/dev/null 2>&1 &
 """
 
 

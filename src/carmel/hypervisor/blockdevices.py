@@ -11,6 +11,7 @@ from carmel.hypervisor.config import AnyDisk, FunctionDiskConfig, MachineConfig,
 from carmel.hypervisor.devices import (
     Device,
     DeviceKind,
+    NbdServer,
     disk_port,
     file_nodes,
     function_options,
@@ -68,6 +69,7 @@ def _device(index: int, disk: AnyDisk, layers: Sequence[Layer], *, alone: bool) 
         nodes=node_names(disk, node, layers),
         objects=(f"{node}-tls",) if isinstance(disk, NbdDiskConfig) else (),
         function=function,
+        server=NbdServer.of(disk),
     )
 
 

@@ -25,12 +25,26 @@ class DeviceKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class NbdServer:
+    """``stall_seconds``: how long what is asked for waits while it is away."""
+
+    host: str
+    port: int
+    stall_seconds: int
+
+    @classmethod
+    def of(cls, disk: AnyDisk) -> NbdServer | None:
+        return cls(disk.host, disk.port, disk.stall_seconds) if isinstance(disk, NbdDiskConfig) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """A NIC or a disk as QEMU has it. ``name`` is the VM's word for it, ``id`` QEMU's.
 
     ``port``: what it is plugged into; ``None``: it is on a bus that takes and gives nothing while the guest runs.
     ``netdev``, ``nodes`` (what the device has first, what that stands on after) and ``objects`` are what goes with it.
-    ``function``: the host's PCI function that it is. ``plugged``: false while it is being plugged.
+    ``function``: the host's PCI function that it is. ``server``: who has a disk's blocks.
+    ``plugged``: false while it is being plugged.
     """
 
     kind: DeviceKind
@@ -41,6 +55,7 @@ class Device:
     nodes: tuple[str, ...] = ()
     objects: tuple[str, ...] = ()
     function: str | None = None
+    server: NbdServer | None = None
     plugged: bool = True
 
 

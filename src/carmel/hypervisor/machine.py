@@ -152,7 +152,10 @@ class Machine(Protocol):
         ...
 
     async def unplug_disk(self, name: str) -> None:
-        """As ``unplug_nic``. What the guest did not write by then is lost: it should have unmounted the disk."""
+        """As ``unplug_nic``. What the guest did not write by then is lost: it should have unmounted the disk.
+
+        ``Unavailable`` (``NBDUnreachable``) while the server of its blocks is away and its stall not over.
+        """
         ...
 
     async def migration_blockers(self) -> Sequence[str]:

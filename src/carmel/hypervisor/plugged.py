@@ -17,6 +17,7 @@ from carmel.errors import InsufficientStorage, Refused
 from carmel.hypervisor.devices import Device, DeviceKind
 from carmel.hypervisor.failures import QMPFailed
 from carmel.hypervisor.machine import MachineState
+from carmel.hypervisor.nbdservers import await_nothing
 
 if TYPE_CHECKING:
     from carmel.hypervisor.qemu_machine import QemuMachine
@@ -59,6 +60,7 @@ async def keep(machine: QemuMachine, device: Device) -> None:
 
 async def drop(machine: QemuMachine, device: Device) -> None:
     """Remove what was behind a device that is not there (any more), and its word in the record."""
+    await await_nothing(machine, device)
     for command, arguments in _removals(device):
         try:
             await machine.execute(command, arguments)

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from carmel.errors import CarmelError, Refused, Unavailable
+from carmel.errors import CarmelError, Refused
 from carmel.hypervisor.config import AnyDisk, DiskConfig, FunctionDiskConfig, NbdDiskConfig, NicConfig
 from carmel.hypervisor.devices import (
     Device,
     DeviceKind,
+    NbdServer,
     disk_options,
     function_options,
     key_object,
@@ -29,6 +30,7 @@ from carmel.hypervisor.directory import open_layers, write_key
 from carmel.hypervisor.failures import QEMUNotAnswering, QMPFailed
 from carmel.hypervisor.layers import Layer, disk_layers
 from carmel.hypervisor.memlock import allow_to_lock, locked_bytes
+from carmel.hypervisor.nbdservers import require_reachable
 from carmel.hypervisor.netdevs import with_names
 from carmel.hypervisor.plugged import devices_of, drop, keep, require_live, word
 from carmel.resources.virtualmachine import DiskBus
@@ -36,7 +38,6 @@ from carmel.resources.virtualmachine import DiskBus
 if TYPE_CHECKING:
     from carmel.hypervisor.qemu_machine import QemuMachine
 
-_REACH_SECONDS = 5.0
 _PLUGGABLE = (DiskBus.VIRTIO, DiskBus.NVME)
 
 
@@ -62,9 +63,9 @@ async def plug_disk(machine: QemuMachine, disk: AnyDisk) -> None:
     layers: Sequence[Layer] = ()
     if isinstance(disk, DiskConfig):
         layers = await asyncio.to_thread(disk_layers, disk)
-    if isinstance(disk, NbdDiskConfig):
-        await _reach(disk)
-        device = replace(device, objects=(f"{device.id}-tls",))
+    if (server := NbdServer.of(disk)) is not None:
+        await require_reachable(server, disk.name)
+        device = replace(device, objects=(f"{device.id}-tls",), server=server)
     device = replace(device, nodes=node_names(disk, f"{device.id}-disk", layers))
     await _plug(machine, device, _DiskPlug(machine, disk, layers))
 
@@ -176,19 +177,3 @@ def _check_nic(machine: QemuMachine, nic: NicConfig) -> None:
         code="NotPluggable",
         hint="it is there from the VM's next start on",
     )
-
-
-async def _reach(disk: NbdDiskConfig) -> None:
-    """QEMU stands still while it connects: that is for servers that answer. Raises ``Unavailable``."""
-    try:
-        async with asyncio.timeout(_REACH_SECONDS):
-            _reader, writer = await asyncio.open_connection(disk.host, disk.port)
-    except (OSError, TimeoutError) as exc:
-        raise Unavailable(
-            f"the NBD server {disk.host}:{disk.port} of the disk {disk.name} does not answer: {str(exc) or 'time-out'}",
-            code="NBDUnreachable",
-            hint="is it up?",
-        ) from exc
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()

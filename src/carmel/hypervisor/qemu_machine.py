@@ -60,6 +60,8 @@ class QemuMachine:
         self._qemu = qemu
         self._helpers = list(helpers)
         self._busy = asyncio.Lock()
+        self.servers_away: dict[str, float] = {}
+        """Since when (monotonic seconds) the servers of disks that are to go have been seen away, by device."""
         self.monitor = Monitor(record.uid, around.paths, qemu, changed=self._changed, left=self._left)
 
     # -- what it is ---------------------------------------------------------------------------------------------

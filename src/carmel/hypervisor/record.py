@@ -16,7 +16,7 @@ from typing import Any
 
 from carmel.errors import CarmelError
 from carmel.hypervisor.config import Accelerator, Pinning
-from carmel.hypervisor.devices import Device, DeviceKind
+from carmel.hypervisor.devices import Device, DeviceKind, NbdServer
 from carmel.hypervisor.files import write_atomically
 from carmel.hypervisor.machine import Launch
 
@@ -170,6 +170,8 @@ def _devices(data: Sequence[Mapping[str, Any]] | None) -> tuple[Device, ...] | N
             nodes=tuple(map(str, one["nodes"])),
             objects=tuple(map(str, one["objects"])),
             function=_text(one["function"]),
+            # Older records do not have it.
+            server=NbdServer(**one["server"]) if one.get("server") else None,
             plugged=bool(one["plugged"]),
         )
         for one in data

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import pytest
 
-from carmel.errors import CarmelError
+from carmel.errors import CarmelError, Unavailable
 from carmel.hypervisor.config import NbdDiskConfig
 from carmel.hypervisor.machine import ConsoleStream, Machine
 from carmel.hypervisor.psk import Psk
 from carmel.hypervisor.qemu import QemuHypervisor
+from carmel.hypervisor.qemu_machine import QemuMachine
 from carmel.paths import Paths
 from carmel.resources.virtualmachine import DiskBus
 from tests.nbdserver import NbdServer
-from tests.system.hypervisor.conftest import GUEST_SECONDS, ConfigMaker, House, until_prompt
+from tests.system.hypervisor.conftest import GUEST_SECONDS, ConfigMaker, House, answer, until_prompt
 
 BLOCK = b"carmel" * 100
+STALL_SECONDS = 14
+"""Longer than a QEMU that stands still is waited for."""
 _WRITES = """
 until [ -b DEVICE ]; do :; done
 yes carmel | tr -d '\\n' | head -c 600 >/tmp/block
@@ -105,6 +109,45 @@ async def test_an_nvme_drive_from_afar_is_plugged(house: House, make_config: Con
     await machine.unplug_disk("far")
     assert list(machine.paths.runtime.glob("*-tls")) == []
     await machine.kill("the test is over")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_vm_does_not_stand_still_for_a_disk_that_goes_while_its_server_is_away(
+    house: House, make_config: ConfigMaker, server: NbdServer, busy: bool
+) -> None:
+    """QEMU would, until the stall is over: with what is under way, and with its own last flush."""
+    hypervisor = house.hypervisor()
+    machine = await hypervisor.launch(make_config(iommu=True))
+    await until_prompt(hypervisor, machine.launch.uid)
+    await machine.plug_disk(replace(far(server), stall_seconds=STALL_SECONDS))
+    write = b"dd if=/dev/zero of=/dev/vda bs=4k count=4 conv=fsync 2>/dev/null"
+    stream = await hypervisor.open_console(machine.launch.uid)
+    await answer(stream, b"until [ -b /dev/vda ]; do :; done; " + write + b"; echo wro''te\n", b"wrote")
+    await asyncio.to_thread(server.kill)
+    if busy:
+        await answer(stream, write + b" & echo be''gun\n", b"begun")
+    with pytest.raises(Unavailable, match=r"does not answer .* and the VM would stand still") as caught:
+        await machine.unplug_disk("far")
+    assert caught.value.code == "NBDUnreachable"
+    asked = asyncio.create_task(ask_until_gone(machine))
+    while machine.disks:
+        with contextlib.suppress(Unavailable):
+            await machine.unplug_disk("far")
+        # Nothing tells when a stall is over.
+        await asyncio.sleep(0.5)
+    await asked
+    await answer(stream, b"echo a''live\n", b"alive")
+    await stream.close()
+    await machine.kill("the test is over")
+
+
+async def ask_until_gone(machine: Machine) -> None:
+    """A QEMU that stands still does not answer in time, which is an error."""
+    assert isinstance(machine, QemuMachine)
+    async with asyncio.timeout(GUEST_SECONDS):
+        while machine.disks:
+            await machine.execute("query-status")
+            await asyncio.sleep(0.2)
 
 
 async def test_what_a_server_refuses_is_told(house: House, make_config: ConfigMaker, server: NbdServer) -> None:

@@ -19,7 +19,7 @@ from carmel.hypervisor import logs
 from carmel.hypervisor.abilities import find_abilities
 from carmel.hypervisor.accelerator import HostSystem, choose_accelerator
 from carmel.hypervisor.config import Accelerator
-from carmel.hypervisor.devices import Device, DeviceKind
+from carmel.hypervisor.devices import Device, DeviceKind, NbdServer
 from carmel.hypervisor.diagnosis import explain
 from carmel.hypervisor.failures import QEMUFailed, QEMUTooOld
 from carmel.hypervisor.machine import MachineState
@@ -45,6 +45,7 @@ RECORD = LaunchRecord(
     process=ProcessId(7, "99"),
     helpers=(HelperRecord("passt", ("passt", "-f"), ProcessId(6, "98")),),
     devices=(
+        Device(DeviceKind.DISK, "far", "plug-port0", "port0", server=NbdServer("nas", 10809, 600)),
         Device(DeviceKind.NIC, "eth0", "nic0", "nicport0", netdev="net0", function="0000:01:00.1"),
         Device(DeviceKind.DISK, "root", "disk0-dev", None, nodes=("a", "b"), objects=("c",), plugged=False),
     ),

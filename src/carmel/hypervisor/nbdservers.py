@@ -1,0 +1,83 @@
+"""NBD servers that QEMU is a client of: whether one answers, and how a disk goes whose server does not.
+
+A block device goes when what is under way on it is done, and QEMU waits for that with all that it has to do, the VM's
+vCPUs included. While a server is away that would be until the disk's stall is over (seen with QEMU 7.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from carmel.errors import Unavailable
+from carmel.hypervisor.devices import Device, NbdServer
+
+if TYPE_CHECKING:
+    from carmel.hypervisor.qemu_machine import QemuMachine
+
+_REACH_SECONDS = 5.0
+_MORE_SECONDS = 1.0
+"""What QEMU's clock may be behind ours."""
+
+
+async def require_reachable(server: NbdServer, disk: str) -> None:
+    """QEMU stands still while it connects: that is for servers that answer. Raises ``Unavailable``."""
+    if (why := await _out_of_reach(server)) is not None:
+        raise Unavailable(
+            f"the NBD server {server.host}:{server.port} of the disk {disk} does not answer: {why}",
+            code="NBDUnreachable",
+            hint="is it up?",
+        )
+
+
+async def await_quiet(machine: QemuMachine, device: Device) -> None:
+    """Before a guest lets go of a disk: nothing of its waits for the server, or will. Raises ``Unavailable``: it may,
+    tried again."""
+    server = device.server
+    if server is None:
+        return
+    if (why := await _out_of_reach(server)) is None:
+        machine.servers_away.pop(device.id, None)
+        return
+    now = time.monotonic()
+    # It may have been away for longer; what is under way then has failed before.
+    left = machine.servers_away.setdefault(device.id, now) + server.stall_seconds + _MORE_SECONDS - now
+    if left > 0:
+        raise Unavailable(
+            f"the NBD server {server.host}:{server.port} of the disk {device.name} does not answer ({why}), and the "
+            "VM would stand still until it does",
+            code="NBDUnreachable",
+            hint=f"the disk goes when its server is back, or in {left:.0f} s, when its stall is over",
+        )
+    machine.servers_away.pop(device.id)
+    await _shut_down(machine, device)
+
+
+async def await_nothing(machine: QemuMachine, device: Device) -> None:
+    """Before the nodes of a disk go that no guest has any more: they do not wait for a server that is away."""
+    if device.server is not None and await _out_of_reach(device.server) is not None:
+        await _shut_down(machine, device)
+
+
+async def _shut_down(machine: QemuMachine, device: Device) -> None:
+    """A last flush would begin to wait only now. A connection that was shut down is not made again (QEMU's
+    qapi/yank.json)."""
+    known = await machine.execute("query-yank")
+    instances = [one for one in known if one.get("node-name") in device.nodes]
+    if instances:
+        await machine.execute("yank", {"instances": instances})
+
+
+async def _out_of_reach(server: NbdServer) -> str | None:
+    """Why it does not answer."""
+    try:
+        async with asyncio.timeout(_REACH_SECONDS):
+            _reader, writer = await asyncio.open_connection(server.host, server.port)
+    except (OSError, TimeoutError) as exc:
+        return str(exc) or "time-out"
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return None
