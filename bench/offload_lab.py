@@ -25,12 +25,13 @@ _TRUNK_MAC = "52:54:00:ca:01:03"
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """By the guests' names: ``macs`` of theirs, and on the NIC the ``interfaces`` that their traffic passes.
-    ``outside_mac``: of the namespace's interface."""
+    """By the guests' names: ``macs`` of theirs, the ``pids`` of their QEMUs, and on the NIC the ``interfaces`` that
+    their traffic passes. ``outside_mac``: of the namespace's interface."""
 
     host: LabMachine
     nic: LabMachine
     macs: dict[str, str]
+    pids: dict[str, int]
     interfaces: dict[str, str]
     outside_mac: str
 
@@ -82,7 +83,7 @@ def _furnish(host: LabMachine, nic: LabMachine, rules: int, folder: Path) -> Wor
     host.create("firewallpolicy", _policy(rules))
     # Waiting for a guest that is idle would be counted as the host's own work.
     host.shell("echo 0 >/sys/module/kvm/parameters/halt_poll_ns")
-    macs = {}
+    macs, pids = {}, {}
     for name, address in ADDRESSES.items():
         nics = [{"name": "eth0", "networkRef": {"name": name}, "addresses": [address]}]
         vm = host.micro_vm(name, f"carmel.nonce={name}", networks=nics, disks=[generator.DISK])
@@ -90,12 +91,13 @@ def _furnish(host: LabMachine, nic: LabMachine, rules: int, folder: Path) -> Wor
         host.create("vm", vm)
         running = host.wait_for("vm", name, is_ready, seconds=GUEST_SECONDS)
         host.wait_for_console(name, f"ready nonce={name}")
+        pids[name] = host.process(running).pid
         macs[name] = str(dig(running, "status", "networks", 0, "mac"))
         _set_up_guest(host, name, address, module_bytes)
     _await_policy(host, nic)
     ports = {"soft": "host-trunk", "off": "off-eth0"}
     interfaces = {name: str(dig(nic.get("port", port), "status", "interface")) for name, port in ports.items()}
-    return World(host, nic, macs, interfaces, outside_mac)
+    return World(host, nic, macs, pids, interfaces, outside_mac)
 
 
 def _network(name: str, bridge: JsonObject, **more: object) -> JsonObject:

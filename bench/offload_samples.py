@@ -12,23 +12,24 @@ from typing import NamedTuple
 from tests.system.lab.machine import LabMachine
 
 _TICK_MS = 10
-"""USER_HZ is 100: /proc/stat counts hundredths of a second (proc(5))."""
+"""USER_HZ is 100: /proc/stat counts hundredths of a second (proc(5)). Idle time in it is exact, as the clock does not
+tick then (Linux's fs/proc/stat.c)."""
 # read(1) of a pipe that nobody writes into waits without a process of its own, which would be counted.
 _SAMPLER = """
-s=/sys/class/net/{link}/statistics; mkfifo {file}.never; d=$(pidof carmeld)
+s=/sys/class/net/{link}/statistics; mkfifo {file}.never; d="$(pidof carmeld) {still}"; n=$(nproc)
 (exec 3<>{file}.never; rm {file}.never; trap "kill -CONT $d; mv {file}.part {file}" EXIT; kill -STOP $d
 for i in $(seq {count}); do read -r u _ </proc/uptime; read -r c </proc/stat
 read -r a <$s/rx_packets; read -r b <$s/tx_packets; read -r e <$s/rx_bytes; read -r f <$s/tx_bytes
-echo "sample $u $c $a $b $e $f"; read -r -t 1 _ <&3; done) >{file}.part 2>/dev/null &
+echo "sample $u $n $c $a $b $e $f"; read -r -t 1 _ <&3; done) >{file}.part 2>/dev/null &
 """
 _READER = "until [ -e {file} ]; do sleep 0.2; done; cat {file}; rm {file}"
 
 SECONDS = 10
 """As long as each run counts, if nothing else is said."""
-_SETTLE_SECONDS = 20
+_SETTLE_SECONDS = 15
 """What was begun before, images and guests, ends first."""
-_REST_PARTS = 4
-"""At rest as many times are compared with each other, each as long as a run."""
+_PARTS = 3
+"""So many times a run's length, which are compared with each other."""
 _SPIN = "timeout {seconds} sh -c 'while :; do :; done' >/dev/null 2>&1 &"
 _SPIN_BEFORE, _SPIN_AFTER = 2, 10
 _SPINS = 0.5
@@ -89,44 +90,65 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What is taken off, as no load causes it. ``busy``: what both machines do when nobody asks them for anything.
+    """What both machines do when nobody asks them for anything, which is taken off.
 
-    ``vcpu``: milliseconds that a second of a guest's time costs its host, though the guest asks for nothing. Timer
-    ticks alone end a vCPU's time in the guest hundreds of times a second, and to go back costs much in emulation.
-    ``noise``: how far the host's own times at rest are from each other, in milliseconds a second.
+    ``spinning``: what the host does while its guest computes and asks for nothing, its guest's time not counted, and
+    ``share`` the CPUs that the guest has then. Timer ticks end a vCPU's time in the guest hundreds of times a second,
+    and a guest that is idle is woken and put to sleep: both cost much in emulation, and traffic causes neither.
+    ``noise``: how far the host's own times, idle or computing, are from each other, in milliseconds a second.
     """
 
-    busy: Busy
+    idle: Busy
     noise: float
-    vcpu: float = 0.0
+    spinning: float = 0.0
+    share: float = 0.0
 
     def less(self, host: Sequence[Sample], nic: Sequence[Sample]) -> Busy:
-        return Busy(busy(host) - self.busy.host - self.vcpu * guest_share(host), busy(nic) - self.busy.nic)
+        spins = min(1.0, guest_share(host) / self.share) if self.share else 0.0
+        rest = self.idle.host + (self.spinning - self.idle.host) * spins
+        return Busy(busy(host) - rest, busy(nic) - self.idle.nic)
 
     @classmethod
     def of_all(cls, rests: Sequence[Rest]) -> Rest:
         """The medians, and the most noise that there was."""
         return cls(
-            Busy(statistics.median(one.busy.host for one in rests), statistics.median(one.busy.nic for one in rests)),
+            Busy(statistics.median(one.idle.host for one in rests), statistics.median(one.idle.nic for one in rests)),
             max(one.noise for one in rests),
-            statistics.median(one.vcpu for one in rests),
+            statistics.median(one.spinning for one in rests),
+            statistics.median(one.share for one in rests),
         )
 
+    def __str__(self) -> str:
+        said = f"the host {self.idle.host:.0f} ms a second, the NIC {self.idle.nic:.0f} ms"
+        if self.share:
+            said += f"; the host {self.spinning:.0f} ms while its guest computes"
+        return f"{said} (medians). What the host takes at rest differs by {self.noise:.1f} ms a second"
 
-def watch(seconds: int, *machines: tuple[LabMachine, str]) -> list[list[Sample]]:
-    """What each of the machines notes of itself, and of one of its interfaces, for so long.
 
-    Their daemons stand still meanwhile (SIGSTOP): no packet and no block needs them, and what they do by the clock
-    differs more from time to time than the cheapest way costs.
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A machine, one of its interfaces, and processes that stand still meanwhile, as its daemon does (SIGSTOP).
+
+    No packet and no block needs a daemon, and what it does by the clock differs more from time to time than the
+    cheapest way costs.
     """
-    files = [_start(of, link, seconds + 1) for of, link in machines]
-    return [_read(of, file) for (of, _link), file in zip(machines, files, strict=True)]
+
+    machine: LabMachine
+    link: str = "lo"
+    still: tuple[int, ...] = ()
 
 
-def _start(of: LabMachine, link: str, count: int) -> str:
+def watch(seconds: int, *all_watched: Watched) -> list[list[Sample]]:
+    """What each of the machines notes of itself for so long."""
+    files = [_start(each, seconds + 1) for each in all_watched]
+    return [_read(each.machine, file) for each, file in zip(all_watched, files, strict=True)]
+
+
+def _start(of: Watched, count: int) -> str:
     """Begins to note ``count`` of them. Answers the file, on that machine, that is there when it is whole."""
     file = f"/tmp/samples-{secrets.token_hex(4)}"
-    of.shell(_SAMPLER.format(count=count, link=link, file=file))
+    still = " ".join(map(str, of.still))
+    of.machine.shell(_SAMPLER.format(count=count, link=of.link, file=file, still=still))
     return file
 
 
@@ -139,34 +161,45 @@ def _read(of: LabMachine, file: str) -> list[Sample]:
 
 
 def _sample(words: list[str]) -> Sample:
-    """``sample``, the time, ``cpu`` and its ten counters, and the interface's four."""
-    user, nice, system, _idle, _wait, irq, softirq, _steal, guest, guest_nice = map(int, words[3:13])
-    busy = (user + nice + system + irq + softirq - guest - guest_nice) * _TICK_MS
-    return Sample(float(words[1]), busy, (guest + guest_nice) * _TICK_MS, *map(int, words[13:17]))
+    """``sample``, the time, how many CPUs, ``cpu`` and its ten counters, and the interface's four.
+
+    What is not idle is busy: idle time is measured, the others are what timer ticks found, and what a timer wakes is
+    found by each of them.
+    """
+    second, cpus = float(words[1]), int(words[2])
+    idle, wait, guest, guest_nice = (int(words[4 + index]) * _TICK_MS for index in (3, 4, 8, 9))
+    guests = guest + guest_nice
+    return Sample(second, 1000 * second * cpus - idle - wait - guests, guests, *map(int, words[14:18]))
 
 
-def at_rest(host: LabMachine, nic: LabMachine, seconds: int, guest: str | None = None) -> Rest:
-    """``seconds``: of a run. ``guest``: a VM of the host, whose vCPU is kept busy for a while."""
+def at_rest(host: Watched, nic: Watched, seconds: int, guest: str | None = None) -> Rest:
+    """``seconds``: of a run. ``guest``: a VM of the host, which is kept busy for a while."""
     time.sleep(_SETTLE_SECONDS)
-    noted = watch(_REST_PARTS * seconds, (host, "lo"), (nic, "lo"))
-    ends = [noted[0][part * seconds : (part + 1) * seconds + 1] for part in range(_REST_PARTS)]
-    times = [busy(each) for each in ends]
-    rest = Busy(*(busy(each) for each in noted))
+    noted = watch(_PARTS * seconds, host, nic)
+    idle = Busy(*(busy(each) for each in noted))
+    noise = _spread(noted[0], seconds)
+    if guest is None:
+        return Rest(idle, noise)
+    samples = _spinning(host, guest, _PARTS * seconds)
+    if (share := guest_share(samples)) < _SPINS:
+        raise RuntimeError(f"{guest} was to be busy, and had {share:.2f} of a CPU")
+    return Rest(idle, max(noise, _spread(samples, seconds)), busy(samples), share)
+
+
+def _spread(samples: Sequence[Sample], seconds: int) -> float:
+    """How far times of that length are from each other, in milliseconds a second."""
+    parts = [samples[part * seconds : (part + 1) * seconds + 1] for part in range(_PARTS)]
+    times = [busy(each) for each in parts]
     # Less than a tick in all that time is nothing that can be seen.
-    noise = max(max(times) - min(times), _TICK_MS / seconds)
-    return Rest(rest, noise, _vcpu(host, guest, seconds, rest.host) if guest is not None else 0.0)
+    return max(max(times) - min(times), _TICK_MS / seconds)
 
 
-def _vcpu(host: LabMachine, guest: str, seconds: int, rest: float) -> float:
-    host.guest_shell(guest, _SPIN.format(seconds=seconds + _SPIN_BEFORE + _SPIN_AFTER))
+def _spinning(host: Watched, guest: str, seconds: int) -> list[Sample]:
+    host.machine.guest_shell(guest, _SPIN.format(seconds=seconds + _SPIN_BEFORE + _SPIN_AFTER))
     time.sleep(_SPIN_BEFORE)
-    (samples,) = watch(seconds, (host, "lo"))
-    host.guest_shell(guest, "while pidof timeout; do sleep 0.2; done")
-    guests = guest_share(samples)
-    if guests < _SPINS:
-        raise RuntimeError(f"{guest} was to be busy, and had {guests:.2f} of a CPU")
-    # What is less than nothing is noise, which would be added to everything.
-    return max(0.0, (busy(samples) - rest) / guests)
+    (samples,) = watch(seconds, host)
+    host.machine.guest_shell(guest, "while pidof timeout; do sleep 0.2; done")
+    return samples
 
 
 def busy(samples: Sequence[Sample]) -> float:

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from bench.harness import machine, table
 from bench.offload_samples import SECONDS, Busy, Cost, Rest, at_rest, medians, ratio, watch
-from bench.offload_storage_lab import NOTHING, PATIENCE_SECONDS, drives, guests
+from bench.offload_storage_lab import NOTHING, PATIENCE_SECONDS, Disks, drives, guests
 from tests.daemon import running_daemon
-from tests.full.smartnic.pair import Pair, lab_pair
+from tests.full.smartnic.pair import lab_pair
 
 _WAYS = ("tcp", "nic")
 _NO_WAY = "none"
@@ -70,25 +70,22 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"Measured on {machine()} by `python -m bench.offload_storage`.\n")
     with running_daemon() as outer, tempfile.TemporaryDirectory() as home, lab_pair(outer, Path(home)) as pair:
-        for title, loads, devices in (("the host's own blocks", _HOSTS, drives), ("a VM's blocks", _VMS, guests)):
-            taken, rest = _taken(pair, loads, devices(pair), arguments.rounds, arguments.seconds)
+        for title, loads, disks in (("the host's own blocks", _HOSTS, drives), ("a VM's blocks", _VMS, guests)):
+            taken, rest = _taken(disks(pair), loads, arguments.rounds, arguments.seconds)
             _show(title, loads, taken, rest)
         pair.host.delete_all_vms()
 
 
-def _show(title: str, loads: Sequence[Load], taken: _Taken, rest: Rest) -> None:
-    rows = [_row(load, taken, rest) for load in loads]
+def _show(title: str, loads: Sequence[Load], taken: _Taken, rest: Mapping[str, Rest]) -> None:
+    rows = [_row(load, taken, rest["nic"]) for load in loads]
     head = (
         "blocks", "host, NVMe/TCP of its own", "host, NVMe of the NIC", "host's ratio", "host, the program",
         "NIC, target only", "NIC, offloaded", "MiB a second, of its own", "of the NIC",
     )  # fmt: skip
     print(table(f"CPU time for remote storage: {title} (ms a MiB, medians)", rows, head))
-    print(
-        f"Less what they take at rest: the host {rest.busy.host:.0f} ms a second, the NIC {rest.busy.nic:.0f} ms, and "
-        f"{rest.vcpu:.0f} ms of the host for a second that a guest had (medians); what "
-        f"the host takes at rest differs by {rest.noise:.1f} ms a second. The host's own: less the program.\n",
-        flush=True,
-    )
+    for way, name in zip(_WAYS, ("NVMe/TCP of its own", "NVMe of the NIC"), strict=True):
+        print(f"{name}: less what they take at rest, {rest[way]}.")
+    print("The host's own blocks: less the program. Below 0 is noise.\n", flush=True)
 
 
 def _row(load: Load, taken: _Taken, rest: Rest) -> tuple[str, ...]:
@@ -102,43 +99,49 @@ def _row(load: Load, taken: _Taken, rest: Rest) -> tuple[str, ...]:
 
 
 # -- what is measured --------------------------------------------------------------------------------------------------
-def _taken(
-    pair: Pair, loads: Sequence[Load], devices: Mapping[str, str], rounds: int, seconds: int
-) -> tuple[_Taken, Rest]:
+def _taken(disks: Disks, loads: Sequence[Load], rounds: int, seconds: int) -> tuple[_Taken, dict[str, Rest]]:
     taken: _Taken = {}
-    rest: list[Rest] = []
+    rests: dict[str, list[Rest]] = {way: [] for way in _WAYS}
     for _ in range(rounds):
-        now = at_rest(pair.host, pair.nic, seconds, _WAYS[0] if loads[0].vm else None)
-        rest.append(now)
+        for way, rest in _at_rest(disks, seconds).items():
+            rests[way].append(rest)
         for load in loads:
             # What a guest's program takes is guest time.
             program = 0.0
             if not load.vm:
-                alone = _measure(pair, load, _NO_WAY, NOTHING, seconds, now)
+                alone = _measure(disks, load, _NO_WAY, seconds, rests[_WAYS[0]][-1])
                 taken.setdefault((load, _NO_WAY), []).append(alone)
                 program = alone.busy.host / alone.amount
             for way in _WAYS:
-                cost = _measure(pair, load, way, devices[way], seconds, now)
+                cost = _measure(disks, load, way, seconds, rests[way][-1])
                 less = Busy(cost.busy.host - program * cost.amount, cost.busy.nic)
                 taken.setdefault((load, way), []).append(replace(cost, busy=less))
-    return taken, Rest.of_all(rest)
+    return taken, {way: Rest.of_all(of) for way, of in rests.items()}
 
 
-def _measure(pair: Pair, load: Load, way: str, device: str, seconds: int, rest: Rest) -> Cost:
+def _at_rest(disks: Disks, seconds: int) -> dict[str, Rest]:
+    """By way; the host without guests has one rest."""
+    if not disks.pids:
+        return dict.fromkeys(_WAYS, at_rest(*disks.watched(_NO_WAY), seconds))
+    return {way: at_rest(*disks.watched(way), seconds, way) for way in _WAYS}
+
+
+def _measure(disks: Disks, load: Load, way: str, seconds: int, rest: Rest) -> Cost:
+    host = disks.pair.host
     shell: Callable[[str], str] = (
-        (lambda script: pair.host.guest_shell(way, script, PATIENCE_SECONDS))
+        (lambda script: host.guest_shell(way, script, PATIENCE_SECONDS))
         if load.vm
-        else (lambda script: pair.host.shell(script, PATIENCE_SECONDS))
+        else (lambda script: host.shell(script, PATIENCE_SECONDS))
     )
-    shell(_script(load, device, _BEFORE_SECONDS + seconds + _AROUND))
+    shell(_script(load, disks.devices.get(way, NOTHING), _BEFORE_SECONDS + seconds + _AROUND))
     time.sleep(_BEFORE_SECONDS)
-    host, nic = watch(seconds, (pair.host, "lo"), (pair.nic, "lo"))
+    samples = watch(seconds, *disks.watched(way))
     said = shell(_RESULT)
     found = re.search(r"passes (\d+) in (\d+\.\d+) (\d+\.\d+)", said)
     if found is None or found[1] == "0":
         raise RuntimeError(f"the blocks of {load.name} by {way} did not pass: {said}")
     passed = int(found[1]) * _PASS[load.kib] * load.kib / _KIB
-    return Cost(rest.less(host, nic), passed / (float(found[3]) - float(found[2])))
+    return Cost(rest.less(*samples), passed / (float(found[3]) - float(found[2])))
 
 
 def _script(load: Load, device: str, seconds: int) -> str:

@@ -6,7 +6,9 @@ The host reaches it over the internal link by an initiator of its own (``tcp``),
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 
+from bench.offload_samples import Watched
 from carmel.client.objects import JsonObject
 from carmel.smartnic.nvme.fabrics import Target as Way
 from carmel.smartnic.nvme.fabrics import connect_options
@@ -25,8 +27,22 @@ _FILLED_MIB = 16
 """As much as one pass of the measurement asks for."""
 
 
-def drives(pair: Pair) -> dict[str, str]:
-    """The same namespace of the target, by the host's own initiator and as a function: the device, by way."""
+@dataclass(frozen=True, slots=True)
+class Disks:
+    """By way: the ``devices``, on the host or in the VM of that name, and the ``pids`` of these VMs' QEMUs."""
+
+    pair: Pair
+    devices: dict[str, str]
+    pids: dict[str, int] = field(default_factory=dict)
+
+    def watched(self, way: str) -> tuple[Watched, Watched]:
+        """Host and NIC. VMs of other ways stand still."""
+        others = tuple(pid for name, pid in self.pids.items() if name != way)
+        return Watched(self.pair.host, still=others), Watched(self.pair.nic)
+
+
+def drives(pair: Pair) -> Disks:
+    """The same namespace of the target, by the host's own initiator and as a function."""
     Target(pair.nic).start()
     ports = "/sys/kernel/config/nvmet/ports"
     pair.nic.shell(
@@ -46,11 +62,11 @@ def drives(pair: Pair) -> dict[str, str]:
     found = re.search(r"tcp=(/dev/nvme\d+n1) nic=(/dev/nvme\d+n1)", said)
     if found is None:
         raise RuntimeError(f"the host has not both drives: {said}")
-    return {"tcp": found[1], "nic": found[2]}
+    return Disks(pair, {"tcp": found[1], "nic": found[2]})
 
 
-def guests(pair: Pair) -> dict[str, str]:
-    """A VM for each way, called like it: the device of its disk there."""
+def guests(pair: Pair) -> Disks:
+    """A VM for each way, called like it."""
     # Waiting for a guest that is idle would be counted as the host's own work.
     pair.host.shell("echo 0 >/sys/module/kvm/parameters/halt_poll_ns")
     device = _drive_of_host(pair)
@@ -67,18 +83,19 @@ def guests(pair: Pair) -> dict[str, str]:
     there: JsonObject = {"type": "SmartNIC", "smartNICRef": {"name": NIC}}
     pair.host.create("datastore", {"metadata": {"name": "nic"}, "spec": there}, None)
     pair.host.create("volume", {"metadata": {"name": "nic"}, "spec": _volume("nic", export="own")})
+    pids = {}
     for way, bus in (("tcp", "virtio"), ("nic", "nvme")):
         pair.host.wait_for("volume", way, is_ready)
         disks = [{"name": "data", "bus": bus, "volumeRef": {"name": way}}]
         pair.host.create("vm", pair.host.micro_vm(way, disks=disks))
-        pair.host.wait_for("vm", way, is_ready)
+        pids[way] = pair.host.process(pair.host.wait_for("vm", way, is_ready)).pid
         pair.host.wait_for_console(way, "carmel micro: ready")
     devices = {"tcp": "/dev/vda", "nic": "/dev/nvme0n1"}
     for way, device in devices.items():
         # What was never written is read from nowhere.
         fill = f"dd if=/dev/zero of={device} bs=128k count={_FILLED_MIB * 8} oflag=direct conv=fsync"
         pair.host.guest_shell(way, fill, PATIENCE_SECONDS)
-    return devices
+    return Disks(pair, devices, pids)
 
 
 def _drive_of_host(pair: Pair) -> str:
