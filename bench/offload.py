@@ -1,12 +1,12 @@
 """What a SmartNIC takes from its host: CPU time for network traffic, switched in software and offloaded, taking turns.
 
-In the lab ``smartnic`` (two emulated machines, KVM inside). CPU time is /proc/stat's of the emulated machine, without
-what its guest took (user and system less guest, irq and softirq), and less what no traffic causes, measured before each
-round: what the machine takes while its guest is idle, and, by the time that the guest has, while it computes. Waiting
-for idle guests (halt_poll_ns) is off. The NIC's own is shown beside it: it does the work, and it plays the outside. An
-emulated NIC has no switch in hardware, so every packet costs its cores; on a real one offloaded flows do not.
+In the lab ``smartnic`` (two emulated machines, KVM inside). CPU time is that of the threads that emulate the machine,
+without its guest's part, and less what no traffic causes, measured before each round: what the machine takes while its
+guest is idle, and, by the time that the guest has, while it computes. Waiting for idle guests (halt_poll_ns) is off.
+The NIC's own is shown beside it: it does the work, and it plays the outside. An emulated NIC has no switch in hardware,
+so every packet costs its cores; on a real one offloaded flows do not.
 
-Both machines note their CPU time and the port's counters once a second into files of their own, in the midst of the
+Both machines note what they do, and the port's counters, once a second into files of their own, in the midst of the
 traffic. Nobody uses a console meanwhile, and the daemons and the guest of the other way stand still (SIGSTOP).
 """
 
@@ -31,8 +31,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=SECONDS, help="that count of each run")
     parser.add_argument("--quick", action="store_true", help="only what loads a host most")
+    parser.add_argument("--only", default="", metavar="WORDS", help="loads whose names have these words in them")
     arguments = parser.parse_args()
-    loads = HEAVY if arguments.quick else LOADS
+    loads = [load for load in (HEAVY if arguments.quick else LOADS) if arguments.only in load.name]
     print(f"Measured on {machine()} by `python -m bench.offload`.\n")
     taken: dict[tuple[Load, str], list[Cost]] = {}
     rests: dict[str, list[Rest]] = {way: [] for way in _WAYS}
@@ -68,7 +69,7 @@ def _row(load: Load, soft: Sequence[Cost], off: Sequence[Cost], rest: Rest) -> t
 def _measure(here: World, load: Load, way: str, seconds: int, rest: Rest) -> Cost:
     with sending(here, load, way, seconds + _AROUND):
         host, nic = watch(seconds, *_watched(here, way))
-    return Cost(rest.less(host, nic), load.passed(nic))
+    return Cost(rest.less(host, nic), load.passed(nic.samples))
 
 
 def _watched(here: World, way: str) -> tuple[Watched, Watched]:

@@ -1,26 +1,31 @@
-"""What a machine says of itself once a second, noted by itself, so that nobody asks it while it is measured."""
+"""What emulated machines do: their CPU time, and what they note of themselves meanwhile, so that nobody asks them.
+
+CPU time is that of the emulation's threads, which is exact, and does not count how long a machine waits for this one's
+CPUs. How much of it is its guests', the machine's own timer ticks find: the part that found it in a guest (/proc/stat).
+"""
 
 from __future__ import annotations
 
+import re
 import secrets
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.system.lab.machine import LabMachine
 
-_TICK_MS = 10
-"""USER_HZ is 100: /proc/stat counts hundredths of a second (proc(5)). Idle time in it is exact, as the clock does not
-tick then (Linux's fs/proc/stat.c)."""
+_VCPU = re.compile(r"CPU \d+/TCG")
+"""QEMU's threads that emulate CPUs (accel/tcg/tcg-accel-ops-mttcg.c)."""
 # read(1) of a pipe that nobody writes into waits without a process of its own, which would be counted.
 _SAMPLER = """
-s=/sys/class/net/{link}/statistics; mkfifo {file}.never; d="$(pidof carmeld) {still}"; n=$(nproc)
+s=/sys/class/net/{link}/statistics; mkfifo {file}.never; d="$(pidof carmeld) {still}"
 (exec 3<>{file}.never; rm {file}.never; trap "kill -CONT $d; mv {file}.part {file}" EXIT; kill -STOP $d
 for i in $(seq {count}); do read -r u _ </proc/uptime; read -r c </proc/stat
 read -r a <$s/rx_packets; read -r b <$s/tx_packets; read -r e <$s/rx_bytes; read -r f <$s/tx_bytes
-echo "sample $u $n $c $a $b $e $f"; read -r -t 1 _ <&3; done) >{file}.part 2>/dev/null &
+echo "sample $u $c $a $b $e $f"; read -r -t 1 _ <&3; done) >{file}.part 2>/dev/null &
 """
 _READER = "until [ -e {file} ]; do sleep 0.2; done; cat {file}; rm {file}"
 
@@ -32,8 +37,8 @@ _PARTS = 3
 """So many times a run's length, which are compared with each other."""
 _SPIN = "timeout {seconds} sh -c 'while :; do :; done' >/dev/null 2>&1 &"
 _SPIN_BEFORE, _SPIN_AFTER = 2, 10
-_SPINS = 0.5
-"""CPUs: a guest that had less was not kept busy."""
+_COMPUTES = 500
+"""Milliseconds a second: a guest that had less was not kept busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +81,12 @@ def ratio(first: float, second: float, noise: float) -> str:
 
 
 class Sample(NamedTuple):
-    """Since the machine's start: ``second``, ``busy_ms`` without its guests, ``guest_ms`` theirs; packets and bytes
-    from the function and to it."""
+    """Since the machine's start: ``second``; ``ticks`` that found something done, ``guest_ticks`` of these that found
+    it in a guest; packets and bytes from the function and to it."""
 
     second: float
-    busy_ms: float
-    guest_ms: float
+    ticks: int
+    guest_ticks: int
     packets_in: int
     packets_out: int
     bytes_in: int
@@ -89,24 +94,54 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """Of one machine. ``samples``: its own, one a second. ``cpu``: read here as often, the seconds of this machine's
+    clock, and the CPU milliseconds of the threads that emulate its CPUs."""
+
+    samples: list[Sample]
+    cpu: list[tuple[float, float]]
+
+    def part(self, begins: int, ends: int) -> Noted:
+        """From one second to another."""
+        return Noted(self.samples[begins : ends + 1], self.cpu[begins : ends + 1])
+
+    @property
+    def total(self) -> float:
+        """CPU milliseconds a second."""
+        (first, before), (last, after) = self.cpu[0], self.cpu[-1]
+        return (after - before) / (last - first)
+
+    @property
+    def guests(self) -> float:
+        """Milliseconds a second that its guests had of them."""
+        ticks = self.samples[-1].ticks - self.samples[0].ticks
+        return self.total * (self.samples[-1].guest_ticks - self.samples[0].guest_ticks) / max(ticks, 1)
+
+    @property
+    def own(self) -> float:
+        """Without its guests."""
+        return self.total - self.guests
+
+
+@dataclass(frozen=True, slots=True)
 class Rest:
     """What both machines do when nobody asks them for anything, which is taken off.
 
     ``spinning``: what the host does while its guest computes and asks for nothing, its guest's time not counted, and
-    ``share`` the CPUs that the guest has then. Timer ticks end a vCPU's time in the guest hundreds of times a second,
-    and a guest that is idle is woken and put to sleep: both cost much in emulation, and traffic causes neither.
-    ``noise``: how far the host's own times, idle or computing, are from each other, in milliseconds a second.
+    ``guest`` the guest's. Timer ticks end a vCPU's time in the guest hundreds of times a second, and a guest that is
+    idle is woken and put to sleep: both cost much in emulation, and traffic causes neither. ``noise``: how far the
+    host's own times, idle or computing, are from each other. All in milliseconds a second.
     """
 
     idle: Busy
     noise: float
     spinning: float = 0.0
-    share: float = 0.0
+    guest: float = 0.0
 
-    def less(self, host: Sequence[Sample], nic: Sequence[Sample]) -> Busy:
-        spins = min(1.0, guest_share(host) / self.share) if self.share else 0.0
+    def less(self, host: Noted, nic: Noted) -> Busy:
+        spins = min(1.0, host.guests / self.guest) if self.guest else 0.0
         rest = self.idle.host + (self.spinning - self.idle.host) * spins
-        return Busy(busy(host) - rest, busy(nic) - self.idle.nic)
+        return Busy(host.own - rest, nic.own - self.idle.nic)
 
     @classmethod
     def of_all(cls, rests: Sequence[Rest]) -> Rest:
@@ -115,12 +150,12 @@ class Rest:
             Busy(statistics.median(one.idle.host for one in rests), statistics.median(one.idle.nic for one in rests)),
             max(one.noise for one in rests),
             statistics.median(one.spinning for one in rests),
-            statistics.median(one.share for one in rests),
+            statistics.median(one.guest for one in rests),
         )
 
     def __str__(self) -> str:
         said = f"the host {self.idle.host:.0f} ms a second, the NIC {self.idle.nic:.0f} ms"
-        if self.share:
+        if self.guest:
             said += f"; the host {self.spinning:.0f} ms while its guest computes"
         return f"{said} (medians). What the host takes at rest differs by {self.noise:.1f} ms a second"
 
@@ -138,10 +173,38 @@ class Watched:
     still: tuple[int, ...] = ()
 
 
-def watch(seconds: int, *all_watched: Watched) -> list[list[Sample]]:
-    """What each of the machines notes of itself for so long."""
-    files = [_start(each, seconds + 1) for each in all_watched]
-    return [_read(each.machine, file) for each, file in zip(all_watched, files, strict=True)]
+def watch(seconds: int, *all_watched: Watched) -> list[Noted]:
+    """What each of the machines does for so long."""
+    threads = [_vcpus(each.machine) for each in all_watched]
+    files = [_start(each, seconds + 2) for each in all_watched]
+    readings: list[list[tuple[float, float]]] = [[] for _ in all_watched]
+    began = time.monotonic()
+    for second in range(seconds + 1):
+        time.sleep(max(0.0, began + second - time.monotonic()))
+        for reading, of in zip(readings, threads, strict=True):
+            reading.append((time.monotonic(), sum(_cpu_ms(thread) for thread in of)))
+    samples = [_read(each.machine, file) for each, file in zip(all_watched, files, strict=True)]
+    return [Noted(*both) for both in zip(samples, readings, strict=True)]
+
+
+def _vcpus(machine: LabMachine) -> list[Path]:
+    """The threads that emulate a machine's CPUs."""
+    uid = machine.outer.get("vm", machine.name)["metadata"]["uid"]
+    tasks = (
+        task
+        for pid in machine.outer.qemu_pids()
+        if uid in Path(f"/proc/{pid}/cmdline").read_text()
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    )
+    found = [task for task in tasks if _VCPU.fullmatch((task / "comm").read_text().strip())]
+    if not found:
+        raise RuntimeError(f"{machine.name} has no emulated CPUs")
+    return found
+
+
+def _cpu_ms(thread: Path) -> float:
+    """Its time on a CPU, in nanoseconds, is the first word (Linux's Documentation/scheduler/sched-stats.rst)."""
+    return int((thread / "schedstat").read_text().split()[0]) / 1e6
 
 
 def _start(of: Watched, count: int) -> str:
@@ -161,52 +224,34 @@ def _read(of: LabMachine, file: str) -> list[Sample]:
 
 
 def _sample(words: list[str]) -> Sample:
-    """``sample``, the time, how many CPUs, ``cpu`` and its ten counters, and the interface's four.
-
-    What is not idle is busy: idle time is measured, the others are what timer ticks found, and what a timer wakes is
-    found by each of them.
-    """
-    second, cpus = float(words[1]), int(words[2])
-    idle, wait, guest, guest_nice = (int(words[4 + index]) * _TICK_MS for index in (3, 4, 8, 9))
-    guests = guest + guest_nice
-    return Sample(second, 1000 * second * cpus - idle - wait - guests, guests, *map(int, words[14:18]))
+    """``sample``, the time, ``cpu`` and its ten counters, and the interface's four."""
+    user, nice, system, _idle, _wait, irq, softirq, _steal, guest, guest_nice = map(int, words[3:13])
+    return Sample(float(words[1]), user + nice + system + irq + softirq, guest + guest_nice, *map(int, words[13:17]))
 
 
 def at_rest(host: Watched, nic: Watched, seconds: int, guest: str | None = None) -> Rest:
     """``seconds``: of a run. ``guest``: a VM of the host, which is kept busy for a while."""
     time.sleep(_SETTLE_SECONDS)
     noted = watch(_PARTS * seconds, host, nic)
-    idle = Busy(*(busy(each) for each in noted))
+    idle = Busy(*(each.own for each in noted))
     noise = _spread(noted[0], seconds)
     if guest is None:
         return Rest(idle, noise)
-    samples = _spinning(host, guest, _PARTS * seconds)
-    if (share := guest_share(samples)) < _SPINS:
-        raise RuntimeError(f"{guest} was to be busy, and had {share:.2f} of a CPU")
-    return Rest(idle, max(noise, _spread(samples, seconds)), busy(samples), share)
+    computes = _spinning(host, guest, _PARTS * seconds)
+    if computes.guests < _COMPUTES:
+        raise RuntimeError(f"{guest} was to compute, and had {computes.guests:.0f} ms a second")
+    return Rest(idle, max(noise, _spread(computes, seconds)), computes.own, computes.guests)
 
 
-def _spread(samples: Sequence[Sample], seconds: int) -> float:
+def _spread(noted: Noted, seconds: int) -> float:
     """How far times of that length are from each other, in milliseconds a second."""
-    parts = [samples[part * seconds : (part + 1) * seconds + 1] for part in range(_PARTS)]
-    times = [busy(each) for each in parts]
-    # Less than a tick in all that time is nothing that can be seen.
-    return max(max(times) - min(times), _TICK_MS / seconds)
+    times = [noted.part(part * seconds, (part + 1) * seconds).own for part in range(_PARTS)]
+    return max(times) - min(times)
 
 
-def _spinning(host: Watched, guest: str, seconds: int) -> list[Sample]:
+def _spinning(host: Watched, guest: str, seconds: int) -> Noted:
     host.machine.guest_shell(guest, _SPIN.format(seconds=seconds + _SPIN_BEFORE + _SPIN_AFTER))
     time.sleep(_SPIN_BEFORE)
-    (samples,) = watch(seconds, host)
+    (noted,) = watch(seconds, host)
     host.machine.guest_shell(guest, "while pidof timeout; do sleep 0.2; done")
-    return samples
-
-
-def busy(samples: Sequence[Sample]) -> float:
-    """Milliseconds a second between the first and the last."""
-    return (samples[-1].busy_ms - samples[0].busy_ms) / (samples[-1].second - samples[0].second)
-
-
-def guest_share(samples: Sequence[Sample]) -> float:
-    """How many CPUs the guests had."""
-    return (samples[-1].guest_ms - samples[0].guest_ms) / 1000 / (samples[-1].second - samples[0].second)
+    return noted
