@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from carmel.hypervisor.qemu_machine import QemuMachine
 
 _REACH_SECONDS = 5.0
+_GREETING = b"NBDMAGIC"
+"""The first that a server says (NBD's doc/proto.md, "Handshake")."""
 _MORE_SECONDS = 1.0
 """What QEMU's clock may be behind ours."""
 
@@ -71,13 +73,19 @@ async def _shut_down(machine: QemuMachine, device: Device) -> None:
 
 
 async def _out_of_reach(server: NbdServer) -> str | None:
-    """Why it does not answer."""
+    """Why it does not answer. A relay in between may take a connection that leads nowhere: the server greets."""
+    writer = None
     try:
         async with asyncio.timeout(_REACH_SECONDS):
-            _reader, writer = await asyncio.open_connection(server.host, server.port)
+            reader, writer = await asyncio.open_connection(server.host, server.port)
+            greeting = await reader.readexactly(len(_GREETING))
+    except asyncio.IncompleteReadError:
+        return "it ends the connection"
     except (OSError, TimeoutError) as exc:
         return str(exc) or "time-out"
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return None
+    finally:
+        if writer is not None:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+    return None if greeting == _GREETING else "what is there is no NBD server"

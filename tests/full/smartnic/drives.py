@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 from carmel.client.objects import JsonObject, dig
 from tests.daemon import is_ready
@@ -48,6 +50,17 @@ def function_of(smart_nic: JsonObject, function: str) -> JsonObject:
 
 def state(pair: Pair, name: str, wanted: str) -> None:
     pair.nic.wait_for("nvmenamespace", name, lambda one: dig(one, "status", "state") == wanted, namespace=None)
+
+
+@contextlib.contextmanager
+def stalls(pair: Pair, seconds: int, *names: str) -> Iterator[None]:
+    """These namespaces wait so long for what is away."""
+    before = {name: pair.nic.get("nvmenamespace", name, None)["spec"]["stallSeconds"] for name in names}
+    for name in names:
+        pair.nic.patch("nvmenamespace", name, {"spec": {"stallSeconds": seconds}}, None)
+    yield
+    for name, own in before.items():
+        pair.nic.patch("nvmenamespace", name, {"spec": {"stallSeconds": own}}, None)
 
 
 def write_blocks(pair: Pair, vm: str, device: str, first: int, count: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from carmel.client.objects import JsonObject, dig
 from tests.daemon import is_ready
-from tests.full.smartnic.drives import check_blocks, offer, plug, state, write_blocks
+from tests.full.smartnic.drives import check_blocks, offer, plug, stalls, state, write_blocks
 from tests.full.smartnic.pair import NIC, Pair
 from tests.full.smartnic.target import Target
 
@@ -122,14 +122,13 @@ def test_a_vm_has_a_function_of_its_own(pair: Pair, own: list[JsonObject], db: s
 
 
 def test_when_the_stall_is_over_the_guest_is_told(pair: Pair, target: Target, datastore: JsonObject, db: str) -> None:
-    # Both come by one connection, which waits as long as the more patient of them.
-    for name in ("db-data", "shared"):
-        pair.nic.patch("nvmenamespace", name, {"spec": {"stallSeconds": 1}}, None)
     write = "dd if=/dev/zero of=/dev/nvme0n1 bs=4k count=1 seek=9000 conv=fsync 2>&1 && echo do''ne || echo no''t"
-    assert "done" in pair.host.guest_shell(db, write)
-    target.close()
-    state(pair, "db-data", "Failed")
-    assert "not" in pair.host.guest_shell(db, write)
-    target.open()
-    state(pair, "db-data", "Online")
-    assert "done" in pair.host.guest_shell(db, f"until {write.partition(' ||')[0]}; do :; done")
+    # Both come by one connection, which waits as long as the more patient of them.
+    with stalls(pair, 1, "db-data", "shared"):
+        assert "done" in pair.host.guest_shell(db, write)
+        target.close()
+        state(pair, "db-data", "Failed")
+        assert "not" in pair.host.guest_shell(db, write)
+        target.open()
+        state(pair, "db-data", "Online")
+        assert "done" in pair.host.guest_shell(db, f"until {write.partition(' ||')[0]}; do :; done")
