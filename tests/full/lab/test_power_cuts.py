@@ -92,8 +92,7 @@ def test_every_acknowledged_vm_is_there_after_each_cut(machine: Machine, acknowl
         creator.join(60)
         assert not creator.is_alive()
         assert isinstance(creator.failure, CarmelError)
-        # Firmware and boot loader take their time, and have nothing at stake that one cut would not tell.
-        machine.start(direct=None if number == CUTS - 1 else machine.boot_files())
+        machine.start()
         machine.await_api()
         _check(machine, acknowledged, number)
     assert len(acknowledged) >= CUTS
