@@ -10,7 +10,7 @@ demo:       ## install what is missing, start the host, boot an Arm VM (IMAGE=mi
 test:       ## format, lint, types, import contracts, unit and system tests (under 10 minutes on 2 cores)
 	@scripts/test
 
-test-full:  ## full Debian guest and long fault loops (about 55 minutes on 2 cores)
+test-full:  ## full Debian guest and long fault loops (about 50 minutes on 2 cores)
 	@scripts/test-full
 
 soak:       ## the fault loops at length: make soak SEEDS=10
