@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from carmel.errors import Unavailable
@@ -22,6 +23,21 @@ _GREETING = b"NBDMAGIC"
 """The first that a server says (NBD's doc/proto.md, "Handshake")."""
 _MORE_SECONDS = 1.0
 """What QEMU's clock may be behind ours."""
+_FORGET_SECONDS = 600.0
+"""Who has not asked for so long asks of another time that the server is away: in between it may have been back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """A server that was seen away: the first and the last time (monotonic seconds)."""
+
+    first: float
+    last: float
+
+    @classmethod
+    def seen(cls, before: Away | None, now: float) -> Away:
+        """Seen away ``now``, too."""
+        return cls(now if before is None or now - before.last > _FORGET_SECONDS else before.first, now)
 
 
 async def require_reachable(server: NbdServer, disk: str) -> None:
@@ -34,7 +50,7 @@ async def require_reachable(server: NbdServer, disk: str) -> None:
         )
 
 
-async def await_quiet(machine: QemuMachine, device: Device) -> None:
+async def require_releasable(machine: QemuMachine, device: Device) -> None:
     """Before a guest lets go of a disk: nothing of its waits for the server, or will. Raises ``Unavailable``: it may,
     tried again."""
     server = device.server
@@ -43,9 +59,10 @@ async def await_quiet(machine: QemuMachine, device: Device) -> None:
     if (why := await _out_of_reach(server)) is None:
         machine.servers_away.pop(device.id, None)
         return
-    now = time.monotonic()
+    away = Away.seen(machine.servers_away.get(device.id), time.monotonic())
+    machine.servers_away[device.id] = away
     # It may have been away for longer; what is under way then has failed before.
-    left = machine.servers_away.setdefault(device.id, now) + server.stall_seconds + _MORE_SECONDS - now
+    left = away.first + server.stall_seconds + _MORE_SECONDS - away.last
     if left > 0:
         raise Unavailable(
             f"the NBD server {server.host}:{server.port} of the disk {device.name} does not answer ({why}), and the "
@@ -53,17 +70,16 @@ async def await_quiet(machine: QemuMachine, device: Device) -> None:
             code="NBDUnreachable",
             hint=f"the disk goes when its server is back, or in {left:.0f} s, when its stall is over",
         )
-    machine.servers_away.pop(device.id)
-    await _shut_down(machine, device)
+    await _disconnect(machine, device)
 
 
-async def await_nothing(machine: QemuMachine, device: Device) -> None:
+async def disconnect_if_away(machine: QemuMachine, device: Device) -> None:
     """Before the nodes of a disk go that no guest has any more: they do not wait for a server that is away."""
     if device.server is not None and await _out_of_reach(device.server) is not None:
-        await _shut_down(machine, device)
+        await _disconnect(machine, device)
 
 
-async def _shut_down(machine: QemuMachine, device: Device) -> None:
+async def _disconnect(machine: QemuMachine, device: Device) -> None:
     """A last flush would begin to wait only now. A connection that was shut down is not made again (QEMU's
     qapi/yank.json)."""
     known = await machine.execute("query-yank")

@@ -17,7 +17,7 @@ from carmel.errors import InsufficientStorage, Refused
 from carmel.hypervisor.devices import Device, DeviceKind
 from carmel.hypervisor.failures import QMPFailed
 from carmel.hypervisor.machine import MachineState
-from carmel.hypervisor.nbdservers import await_nothing
+from carmel.hypervisor.nbdservers import disconnect_if_away
 
 if TYPE_CHECKING:
     from carmel.hypervisor.qemu_machine import QemuMachine
@@ -60,7 +60,7 @@ async def keep(machine: QemuMachine, device: Device) -> None:
 
 async def drop(machine: QemuMachine, device: Device) -> None:
     """Remove what was behind a device that is not there (any more), and its word in the record."""
-    await await_nothing(machine, device)
+    await disconnect_if_away(machine, device)
     for command, arguments in _removals(device):
         try:
             await machine.execute(command, arguments)
@@ -72,6 +72,8 @@ async def drop(machine: QemuMachine, device: Device) -> None:
         await asyncio.to_thread(shutil.rmtree, machine.paths.key_folder(name), ignore_errors=True)
     if device.function is not None:
         await asyncio.to_thread(machine.groups.take_back, [device.function])
+    # Another disk may have its port, and so its id.
+    machine.servers_away.pop(device.id, None)
     others = tuple(one for one in devices_of(machine) if one.id != device.id)
     await _save(machine, others)
 

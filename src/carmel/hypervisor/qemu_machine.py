@@ -20,6 +20,7 @@ from carmel.hypervisor.failures import QEMUNotAnswering, not_running
 from carmel.hypervisor.files import sync_directory
 from carmel.hypervisor.machine import Launch, MachineState
 from carmel.hypervisor.monitor import Monitor
+from carmel.hypervisor.nbdservers import Away
 from carmel.hypervisor.passthrough import VfioGroups
 from carmel.hypervisor.pinning import Cpuset, Pinner, holding
 from carmel.hypervisor.processes import ProcessTable
@@ -60,8 +61,8 @@ class QemuMachine:
         self._qemu = qemu
         self._helpers = list(helpers)
         self._busy = asyncio.Lock()
-        self.servers_away: dict[str, float] = {}
-        """Since when (monotonic seconds) the servers of disks that are to go have been seen away, by device."""
+        self.servers_away: dict[str, Away] = {}
+        """Of disks that are to go, by device."""
         self.monitor = Monitor(record.uid, around.paths, qemu, changed=self._changed, left=self._left)
 
     # -- what it is ---------------------------------------------------------------------------------------------

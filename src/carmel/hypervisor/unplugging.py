@@ -13,7 +13,7 @@ from carmel.errors import Refused, Unavailable
 from carmel.hypervisor.devices import Device, DeviceKind
 from carmel.hypervisor.failures import QMPFailed
 from carmel.hypervisor.machine import MachineState
-from carmel.hypervisor.nbdservers import await_quiet
+from carmel.hypervisor.nbdservers import require_releasable
 from carmel.hypervisor.plugged import devices_of, drop, is_present, require_live, word
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ async def unplug(machine: QemuMachine, kind: DeviceKind, name: str) -> None:
                 code="GuestStandsStill",
                 hint="let the VM run",
             )
-        await await_quiet(machine, device)
+        await require_releasable(machine, device)
         await _ask_guest(machine, device)
     await drop(machine, device)
 

@@ -129,13 +129,13 @@ async def test_a_vm_does_not_stand_still_for_a_disk_that_goes_while_its_server_i
     with pytest.raises(Unavailable, match=r"does not answer .* and the VM would stand still") as caught:
         await machine.unplug_disk("far")
     assert caught.value.code == "NBDUnreachable"
-    asked = asyncio.create_task(ask_until_gone(machine))
-    while machine.disks:
-        with contextlib.suppress(Unavailable):
-            await machine.unplug_disk("far")
-        # Nothing tells when a stall is over.
-        await asyncio.sleep(0.5)
-    await asked
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ask_until_gone(machine))
+        while machine.disks:
+            with contextlib.suppress(Unavailable):
+                await machine.unplug_disk("far")
+            # Nothing tells when a stall is over.
+            await asyncio.sleep(0.5)
     await answer(stream, b"echo a''live\n", b"alive")
     await stream.close()
     await machine.kill("the test is over")

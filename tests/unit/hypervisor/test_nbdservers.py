@@ -10,7 +10,7 @@ import pytest
 
 from carmel.errors import Unavailable
 from carmel.hypervisor.devices import NbdServer
-from carmel.hypervisor.nbdservers import require_reachable
+from carmel.hypervisor.nbdservers import Away, require_reachable
 
 
 @asynccontextmanager
@@ -45,3 +45,14 @@ async def test_nobody_is_there() -> None:
         pass
     with pytest.raises(Unavailable, match="does not answer"):
         await require_reachable(server, "data")
+
+
+def test_being_away_is_counted_from_the_first_time_of_asking() -> None:
+    away = Away.seen(None, 1000.0)
+    away = Away.seen(away, 1300.0)
+    assert away == Away(1000.0, 1300.0)
+
+
+def test_a_server_that_was_away_long_ago_was_back_in_between() -> None:
+    """The disk was wanted again meanwhile: nobody asked."""
+    assert Away.seen(Away(1000.0, 1300.0), 90_000.0) == Away(90_000.0, 90_000.0)
