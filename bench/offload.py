@@ -1,8 +1,8 @@
-"""What a SmartNIC takes from its host: CPU time for network traffic, switched in software and offloaded, taking turns.
+"""What a SmartNIC takes from its host: instructions for network traffic, switched in software and offloaded, in turns.
 
-In the lab ``smartnic`` (two emulated machines, KVM inside). CPU time is that of the threads that emulate the machine,
-without its guest's part, and less what no traffic causes, measured before each round: what the machine takes while its
-guest is idle, and, by the time that the guest has, while it computes. Waiting for idle guests (halt_poll_ns) is off.
+In the lab ``smartnic`` (two emulated machines, KVM inside). Counted is what the machine executes (``instructions``),
+without its guests, and less what no traffic causes, measured before each round: what the machine does while its guest
+is idle, and, by as much as the guest does, while it computes. Waiting for idle guests (halt_poll_ns) is off.
 The NIC's own is shown beside it: it does the work, and it plays the outside. An emulated NIC has no switch in hardware,
 so every packet costs its cores; on a real one offloaded flows do not.
 
@@ -51,9 +51,9 @@ def main() -> None:
         "traffic", "a unit is", "host, software", "host, offloaded", "host's ratio", "NIC, software", "NIC, offloaded",
         "units a second, software", "offloaded",
     )  # fmt: skip
-    print(table(f"CPU time for traffic, {RULES} firewall rules (ms a unit, medians)", rows, head))
+    print(table(f"Network traffic, {RULES} firewall rules (millions of instructions a unit, medians)", rows, head))
     for way, name in zip(_WAYS, ("Software", "Offloaded"), strict=True):
-        print(f"{name}: less what they take when nothing is sent, {rest[way]}.")
+        print(f"{name}: less what they do when nothing is sent, {rest[way]}.")
     print("The outside runs on the NIC, and is counted there. Below 0 is noise.\n")
 
 
@@ -61,7 +61,7 @@ def _row(load: Load, soft: Sequence[Cost], off: Sequence[Cost], rest: Rest) -> t
     one, other = medians(soft), medians(off)
     hosts = ratio(one.host, other.host, rest.noise / other.rate)
     return (
-        load.name, load.unit, f"{one.host:.1f}", f"{other.host:.1f}", hosts,
+        load.name, load.unit, f"{one.host:.2f}", f"{other.host:.2f}", hosts,
         f"{one.nic:.1f}", f"{other.nic:.1f}", f"{one.rate:.2f}", f"{other.rate:.2f}",
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.instructions import Counter, counting
 from carmel.client.objects import JsonObject, condition, dig
 from tests.daemon import is_ready, running_daemon
 from tests.full.smartnic import generator
@@ -47,7 +48,8 @@ class World:
 def world(rules: int) -> Iterator[World]:
     """Both machines with all that is said above, and nothing of it afterwards."""
     with (
-        running_daemon() as outer,
+        counting() as environ,
+        running_daemon(environ=environ) as outer,
         tempfile.TemporaryDirectory() as home,
         lab_machine(outer, Path(home), "smartnic") as host,
     ):
@@ -58,6 +60,7 @@ def world(rules: int) -> Iterator[World]:
 
 
 def _furnish(host: LabMachine, nic: LabMachine, rules: int, folder: Path) -> World:
+    Counter.of(host).tell_guests(host)
     host.make_micro_image()
     module_bytes = generator.make_image(host, folder)
     outside_mac = nic.shell(

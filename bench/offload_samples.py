@@ -1,31 +1,25 @@
-"""What emulated machines do: their CPU time, and what they note of themselves meanwhile, so that nobody asks them.
-
-CPU time is that of the emulation's threads, which is exact, and does not count how long a machine waits for this one's
-CPUs. How much of it is its guests', the machine's own timer ticks find: the part that found it in a guest (/proc/stat).
-"""
+"""What emulated machines do: what they execute (``bench.instructions``), and what they note of themselves meanwhile, so
+that nobody asks them."""
 
 from __future__ import annotations
 
-import re
 import secrets
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
+from bench.instructions import Counter, Counts
 from tests.system.lab.machine import LabMachine
 
-_VCPU = re.compile(r"CPU \d+/TCG")
-"""QEMU's threads that emulate CPUs (accel/tcg/tcg-accel-ops-mttcg.c)."""
 # read(1) of a pipe that nobody writes into waits without a process of its own, which would be counted.
 _SAMPLER = """
 s=/sys/class/net/{link}/statistics; mkfifo {file}.never; d="$(pidof carmeld) {still}"
 (exec 3<>{file}.never; rm {file}.never; trap "kill -CONT $d; mv {file}.part {file}" EXIT; kill -STOP $d
-for i in $(seq {count}); do read -r u _ </proc/uptime; read -r c </proc/stat
+for i in $(seq {count}); do read -r u _ </proc/uptime
 read -r a <$s/rx_packets; read -r b <$s/tx_packets; read -r e <$s/rx_bytes; read -r f <$s/tx_bytes
-echo "sample $u $c $a $b $e $f"; read -r -t 1 _ <&3; done) >{file}.part 2>/dev/null &
+echo "sample $u $a $b $e $f"; read -r -t 1 _ <&3; done) >{file}.part 2>/dev/null &
 """
 _READER = "until [ -e {file} ]; do sleep 0.2; done; cat {file}; rm {file}"
 
@@ -37,13 +31,13 @@ _PARTS = 3
 """So many times a run's length, which are compared with each other."""
 _SPIN = "timeout {seconds} sh -c 'while :; do :; done' >/dev/null 2>&1 &"
 _SPIN_BEFORE, _SPIN_AFTER = 2, 10
-_COMPUTES = 500
-"""Milliseconds a second: a guest that had less was not kept busy."""
+_COMPUTES = 20
+"""Millions of instructions a second: a guest that had less was not kept busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """CPU milliseconds a second, of each machine."""
+    """Millions of instructions a second, of each machine."""
 
     host: float
     nic: float
@@ -58,7 +52,7 @@ class Cost:
 
 
 class Medians(NamedTuple):
-    """``host`` and ``nic``: milliseconds a unit; ``rate``: units a second."""
+    """``host`` and ``nic``: millions of instructions a unit; ``rate``: units a second."""
 
     host: float
     nic: float
@@ -81,12 +75,9 @@ def ratio(first: float, second: float, noise: float) -> str:
 
 
 class Sample(NamedTuple):
-    """Since the machine's start: ``second``; ``ticks`` that found something done, ``guest_ticks`` of these that found
-    it in a guest; packets and bytes from the function and to it."""
+    """Since the machine's start: ``second``; packets and bytes from the function and to it."""
 
     second: float
-    ticks: int
-    guest_ticks: int
     packets_in: int
     packets_out: int
     bytes_in: int
@@ -95,32 +86,27 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Of one machine. ``samples``: its own, one a second. ``cpu``: read here as often, the seconds of this machine's
-    clock, and the CPU milliseconds of the threads that emulate its CPUs."""
+    """Of one machine. ``samples``: its own, one a second. ``counts``: read here as often, with the second of this
+    machine's clock."""
 
     samples: list[Sample]
-    cpu: list[tuple[float, float]]
+    counts: list[tuple[float, Counts]]
 
     def part(self, begins: int, ends: int) -> Noted:
         """From one second to another."""
-        return Noted(self.samples[begins : ends + 1], self.cpu[begins : ends + 1])
-
-    @property
-    def total(self) -> float:
-        """CPU milliseconds a second."""
-        (first, before), (last, after) = self.cpu[0], self.cpu[-1]
-        return (after - before) / (last - first)
+        return Noted(self.samples[begins : ends + 1], self.counts[begins : ends + 1])
 
     @property
     def guests(self) -> float:
-        """Milliseconds a second that its guests had of them."""
-        ticks = self.samples[-1].ticks - self.samples[0].ticks
-        return self.total * (self.samples[-1].guest_ticks - self.samples[0].guest_ticks) / max(ticks, 1)
+        """Millions of instructions a second of its guests."""
+        (first, before), (last, after) = self.counts[0], self.counts[-1]
+        return (after.guests - before.guests) / (last - first)
 
     @property
     def own(self) -> float:
         """Without its guests."""
-        return self.total - self.guests
+        (first, before), (last, after) = self.counts[0], self.counts[-1]
+        return (after.own - before.own) / (last - first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +115,8 @@ class Rest:
 
     ``spinning``: what the host does while its guest computes and asks for nothing, its guest's time not counted, and
     ``guest`` the guest's. Timer ticks end a vCPU's time in the guest hundreds of times a second, and a guest that is
-    idle is woken and put to sleep: both cost much in emulation, and traffic causes neither. ``noise``: how far the
-    host's own times, idle or computing, are from each other. All in milliseconds a second.
+    idle is woken and put to sleep: traffic causes neither. ``noise``: how far what the host does at times, idle or
+    computing, is from each other. All in millions of instructions a second.
     """
 
     idle: Busy
@@ -154,10 +140,10 @@ class Rest:
         )
 
     def __str__(self) -> str:
-        said = f"the host {self.idle.host:.0f} ms a second, the NIC {self.idle.nic:.0f} ms"
+        said = f"the host {self.idle.host:.2f} million a second, the NIC {self.idle.nic:.2f}"
         if self.guest:
-            said += f"; the host {self.spinning:.0f} ms while its guest computes"
-        return f"{said} (medians). What the host takes at rest differs by {self.noise:.1f} ms a second"
+            said += f"; the host {self.spinning:.2f} while its guest computes"
+        return f"{said} (medians). What the host does at rest differs by {self.noise:.2f} million a second"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,36 +161,16 @@ class Watched:
 
 def watch(seconds: int, *all_watched: Watched) -> list[Noted]:
     """What each of the machines does for so long."""
-    threads = [_vcpus(each.machine) for each in all_watched]
+    counters = [Counter.of(each.machine) for each in all_watched]
     files = [_start(each, seconds + 2) for each in all_watched]
-    readings: list[list[tuple[float, float]]] = [[] for _ in all_watched]
+    readings: list[list[tuple[float, Counts]]] = [[] for _ in all_watched]
     began = time.monotonic()
     for second in range(seconds + 1):
         time.sleep(max(0.0, began + second - time.monotonic()))
-        for reading, of in zip(readings, threads, strict=True):
-            reading.append((time.monotonic(), sum(_cpu_ms(thread) for thread in of)))
+        for reading, counter in zip(readings, counters, strict=True):
+            reading.append((time.monotonic(), counter.read()))
     samples = [_read(each.machine, file) for each, file in zip(all_watched, files, strict=True)]
     return [Noted(*both) for both in zip(samples, readings, strict=True)]
-
-
-def _vcpus(machine: LabMachine) -> list[Path]:
-    """The threads that emulate a machine's CPUs."""
-    uid = machine.outer.get("vm", machine.name)["metadata"]["uid"]
-    tasks = (
-        task
-        for pid in machine.outer.qemu_pids()
-        if uid in Path(f"/proc/{pid}/cmdline").read_text()
-        for task in Path(f"/proc/{pid}/task").iterdir()
-    )
-    found = [task for task in tasks if _VCPU.fullmatch((task / "comm").read_text().strip())]
-    if not found:
-        raise RuntimeError(f"{machine.name} has no emulated CPUs")
-    return found
-
-
-def _cpu_ms(thread: Path) -> float:
-    """Its time on a CPU, in nanoseconds, is the first word (Linux's Documentation/scheduler/sched-stats.rst)."""
-    return int((thread / "schedstat").read_text().split()[0]) / 1e6
 
 
 def _start(of: Watched, count: int) -> str:
@@ -224,9 +190,8 @@ def _read(of: LabMachine, file: str) -> list[Sample]:
 
 
 def _sample(words: list[str]) -> Sample:
-    """``sample``, the time, ``cpu`` and its ten counters, and the interface's four."""
-    user, nice, system, _idle, _wait, irq, softirq, _steal, guest, guest_nice = map(int, words[3:13])
-    return Sample(float(words[1]), user + nice + system + irq + softirq, guest + guest_nice, *map(int, words[13:17]))
+    """``sample``, the time, and the interface's four counters."""
+    return Sample(float(words[1]), *map(int, words[2:6]))
 
 
 def at_rest(host: Watched, nic: Watched, seconds: int, guest: str | None = None) -> Rest:
@@ -239,14 +204,14 @@ def at_rest(host: Watched, nic: Watched, seconds: int, guest: str | None = None)
         return Rest(idle, noise)
     computes = _spinning(host, guest, _PARTS * seconds)
     if computes.guests < _COMPUTES:
-        raise RuntimeError(f"{guest} was to compute, and had {computes.guests:.0f} ms a second")
+        raise RuntimeError(f"{guest} was to compute, and did {computes.guests:.1f} million instructions a second")
     return Rest(idle, max(noise, _spread(computes, seconds)), computes.own, computes.guests)
 
 
 def _spread(noted: Noted, seconds: int) -> float:
-    """How far times of that length are from each other, in milliseconds a second."""
-    times = [noted.part(part * seconds, (part + 1) * seconds).own for part in range(_PARTS)]
-    return max(times) - min(times)
+    """How far times of that length are from each other, in millions of instructions a second."""
+    own = [noted.part(part * seconds, (part + 1) * seconds).own for part in range(_PARTS)]
+    return max(own) - min(own)
 
 
 def _spinning(host: Watched, guest: str, seconds: int) -> Noted:

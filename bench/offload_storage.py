@@ -1,10 +1,10 @@
-"""What a SmartNIC takes from its host: CPU time for remote storage, by the host's own initiator and by the NIC's.
+"""What a SmartNIC takes from its host: instructions for remote storage, by the host's own initiator and by the NIC's.
 
 ``tcp``: the host's kernel speaks NVMe over TCP with the target. ``nic``: the NIC's does, and the host has an NVMe
 function. The host itself reads and writes blocks; and a VM does, on a Volume of a datastore there, and on a function of
-its own (vfio-pci). None of it goes through the host's page cache. CPU time as in ``bench.offload``: of emulated
-machines, without their guests', less what they take at rest; and of the host's own blocks less what the same program
-takes with a disk that does nothing (null_blk, in the same round): what is left is the way to the disk. The target runs
+its own (vfio-pci). None of it goes through the host's page cache. Instructions as in ``bench.offload``: of emulated
+machines, without their guests', less what they execute at rest; and of the host's own blocks less what the same program
+does with a disk that does nothing (null_blk, in the same round): what is left is the way to the disk. The target runs
 on the NIC either way, and is counted there. The emulation has a shortcut: the NVMe controller is the outer QEMU's, not
 the NIC's.
 """
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.harness import machine, table
+from bench.instructions import Counter, counting
 from bench.offload_samples import SECONDS, Busy, Cost, Rest, at_rest, medians, ratio, watch
 from bench.offload_storage_lab import NOTHING, PATIENCE_SECONDS, Disks, drives, guests
 from tests.daemon import running_daemon
@@ -69,7 +70,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=SECONDS, help="that count of each run")
     arguments = parser.parse_args()
     print(f"Measured on {machine()} by `python -m bench.offload_storage`.\n")
-    with running_daemon() as outer, tempfile.TemporaryDirectory() as home, lab_pair(outer, Path(home)) as pair:
+    with (
+        counting() as environ,
+        running_daemon(environ=environ) as outer,
+        tempfile.TemporaryDirectory() as home,
+        lab_pair(outer, Path(home)) as pair,
+    ):
+        Counter.of(pair.host).tell_guests(pair.host)
         for title, loads, disks in (("the host's own blocks", _HOSTS, drives), ("a VM's blocks", _VMS, guests)):
             taken, rest = _taken(disks(pair), loads, arguments.rounds, arguments.seconds)
             _show(title, loads, taken, rest)
@@ -82,16 +89,16 @@ def _show(title: str, loads: Sequence[Load], taken: _Taken, rest: Mapping[str, R
         "blocks", "host, NVMe/TCP of its own", "host, NVMe of the NIC", "host's ratio", "host, the program",
         "NIC, target only", "NIC, offloaded", "MiB a second, of its own", "of the NIC",
     )  # fmt: skip
-    print(table(f"CPU time for remote storage: {title} (ms a MiB, medians)", rows, head))
+    print(table(f"Remote storage: {title} (millions of instructions a MiB, medians)", rows, head))
     for way, name in zip(_WAYS, ("NVMe/TCP of its own", "NVMe of the NIC"), strict=True):
-        print(f"{name}: less what they take at rest, {rest[way]}.")
+        print(f"{name}: less what they do at rest, {rest[way]}.")
     print("The host's own blocks: less the program. Below 0 is noise.\n", flush=True)
 
 
 def _row(load: Load, taken: _Taken, rest: Rest) -> tuple[str, ...]:
     one, other = (medians(taken[load, way]) for way in _WAYS)
     hosts = ratio(one.host, other.host, rest.noise / other.rate)
-    program = "guest time" if load.vm else f"{medians(taken[load, _NO_WAY]).host:.2f}"
+    program = "the guest's" if load.vm else f"{medians(taken[load, _NO_WAY]).host:.2f}"
     return (
         load.name, f"{one.host:.2f}", f"{other.host:.2f}", hosts, program, f"{one.nic:.2f}",
         f"{other.nic:.2f}", f"{one.rate:.1f}", f"{other.rate:.1f}",
@@ -106,7 +113,7 @@ def _taken(disks: Disks, loads: Sequence[Load], rounds: int, seconds: int) -> tu
         for way, rest in _at_rest(disks, seconds).items():
             rests[way].append(rest)
         for load in loads:
-            # What a guest's program takes is guest time.
+            # What a guest's program does is not the host's.
             program = 0.0
             if not load.vm:
                 alone = _measure(disks, load, _NO_WAY, seconds, rests[_WAYS[0]][-1])

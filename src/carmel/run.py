@@ -40,7 +40,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One call of one program. ``env`` adds to a short list of kept variables; the rest of ours is not passed on."""
+    """One call of one program. ``env`` adds to a short list of kept variables; the rest of ours is not passed on.
+
+    ``stays``: it runs until it is cancelled, and no longer than this process (setpriv(1)). What it prints is only for
+    who listens to its lines, however much it is, and of ``limits`` those of time and output do not count.
+    """
 
     argv: Sequence[str | Path]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -50,6 +54,7 @@ class Command:
     user: int | None = None
     group: int | None = None
     pass_fds: tuple[int, ...] = ()
+    stays: bool = False
 
     @property
     def program(self) -> str:
@@ -142,9 +147,9 @@ class SystemRunner:
             )
         except FileNotFoundError as exc:
             raise _missing(command.program) from exc
-        collected = _Collected(command.limits.output_bytes, on_line)
+        collected = _Collected(None if command.stays else command.limits.output_bytes, on_line)
         try:
-            async with asyncio.timeout(command.limits.seconds):
+            async with asyncio.timeout(None if command.stays else command.limits.seconds):
                 async with asyncio.TaskGroup() as pipes:
                     pipes.create_task(collected.drain(process.stdout, collected.stdout))
                     pipes.create_task(collected.drain(process.stderr, collected.stderr))
@@ -178,6 +183,8 @@ def _limited(command: Command) -> list[str]:
     if found is None:
         raise _missing(command.program)
     argv = [str(found), *(str(word) for word in command.argv[1:])]
+    if command.stays and (setpriv := find_program("setpriv")) is not None:
+        argv = [str(setpriv), "--pdeathsig", "KILL", "--", *argv]
     limits = command.limits
     options = [
         f"--{name}={value}"
@@ -193,7 +200,9 @@ def _limited(command: Command) -> list[str]:
 
 
 class _Collected:
-    def __init__(self, limit: int, on_line: Callable[[str], None] | None) -> None:
+    """``limit`` in bytes; ``None``: nothing is kept."""
+
+    def __init__(self, limit: int | None, on_line: Callable[[str], None] | None) -> None:
         self.stdout = bytearray()
         self.stderr = bytearray()
         self._limit = limit
@@ -202,8 +211,9 @@ class _Collected:
     async def drain(self, stream: asyncio.StreamReader | None, into: bytearray) -> None:
         line = b""
         while stream is not None and (chunk := await stream.read(65536)):
-            into += chunk
-            if len(into) > self._limit:
+            if self._limit is not None:
+                into += chunk
+            if self._limit is not None and len(into) > self._limit:
                 raise Refused(f"a program printed more than {self._limit} bytes", code="OutputTooLarge")
             if self._on_line is not None:
                 *lines, line = (line + chunk).replace(b"\r", b"\n").split(b"\n")

@@ -5,6 +5,7 @@ Run by a class that has a fixture ``here``: a ``Site`` with no VMs in it yet.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from abc import ABC, abstractmethod
 
@@ -40,12 +41,20 @@ class Site(ABC):
         """Run ``script`` where the VMs are: /opt/ip is iproute2's ``ip``, and a VM's network namespace has its name."""
 
     @abstractmethod
+    async def logged(self) -> str:
+        """What rules that log have told since the site was made, or all that the kernel did."""
+
+    @abstractmethod
     async def plug(self, name: str, *, known: bool = True) -> None:
         """Make the VM ``name`` and plug it into the switch; ``known``: to the firewall too, from its next load on."""
 
     def know(self, name: str) -> None:
         addresses = tuple(ipaddress.ip_address(one) for one in addresses_of(name))
         self.bindings.append(PortBinding(PortKey(NAMESPACE, name), name, {"vm": name}, addresses, f"cmp{name}"))
+
+    def interface(self, name: str) -> str | None:
+        """Of a VM that the firewall knows."""
+        return next(one.interface for one in self.bindings if one.vm == name)
 
     async def load(self, **policies: FirewallPolicySpec) -> None:
         compiled = [compile_policy(PolicyRef(NAMESPACE, name), spec) for name, spec in policies.items()]
@@ -130,6 +139,34 @@ class ConnectionsContract:
         assert counted[rule("web", Direction.INGRESS, 2)].packets == 1
         # Of what is denied, every packet: the attempts of a connection, and the ping.
         assert counted[rule("web", Direction.INGRESS, 1, "no-ping")].packets >= 2
+
+    async def test_what_rules_log_is_told(self, here: Site) -> None:
+        for name in "abc":
+            await here.plug(name)
+        await here.serve("b", 80)
+        deny = {"action": "Deny", "peers": [{"ipBlock": {"cidr": "10.0.0.3/32"}}]}
+        rules = [deny, {"peers": [ONLY_A], "log": True}]
+        await here.load(web=policy({"vmSelector": ON_B, "ingress": rules}))
+        assert not await here.pings("c", "10.0.0.2")
+        rules[0] = {**deny, "log": True}
+        await here.load(web=policy({"vmSelector": ON_B, "ingress": rules}))
+        denied = f"carmel Deny default/web ingress[0]: IN={here.interface('c')} OUT={here.interface('b')}"
+        allowed = f"carmel Allow default/web ingress[1]: IN={here.interface('a')} OUT={here.interface('b')}"
+        # Who tells may be there a moment after the rules.
+        async with asyncio.timeout(20):
+            while denied not in await here.logged():
+                assert not await here.pings("c", "10.0.0.2")
+        # Of what is allowed, a line a connection, though each has several packets that are judged.
+        assert await here.connects("a", "10.0.0.2", 80)
+        assert await here.connects("a", "10.0.0.2", 80)
+        async with asyncio.timeout(20):
+            while (await here.logged()).count(allowed) < 2:
+                assert not await here.pings("c", "10.0.0.2")
+        await here.load(web=policy({"vmSelector": ON_B, "ingress": [*rules, {"ports": [{"port": 7}]}]}))
+        assert not await here.pings("c", "10.0.0.2")
+        lines = [line for line in (await here.logged()).splitlines() if "carmel Allow" in line]
+        assert len(lines) == 2
+        assert all("10.0.0.1" in line and "10.0.0.2" in line for line in lines)
 
     async def test_a_change_ends_what_it_forbids_and_nothing_else(self, here: Site) -> None:
         for name in "ab":

@@ -83,6 +83,31 @@ async def test_endless_output_is_refused() -> None:
     assert caught.value.code == "OutputTooLarge"
 
 
+async def test_what_stays_has_no_limits_of_time_and_output() -> None:
+    lines: list[str] = []
+    talk = "import time\nfor _ in range(100): print('x' * 1000)\ntime.sleep(0.3)\nprint('done')"
+    limits = Limits(seconds=0.01, output_bytes=10)
+    result = await SystemRunner().run(python(talk, limits=limits, stays=True), on_line=lines.append)
+    assert (result.status, result.text, len(lines), lines[-1]) == (0, "", 101, "done")
+
+
+@pytest.mark.skipif(find_program("setpriv") is None, reason="no setpriv(1) on this machine")
+async def test_what_stays_ends_with_who_runs_it(tmp_path: Path) -> None:
+    ready = tmp_path / "pid"
+    os.mkfifo(ready)
+    stays = f"import os, time; open({str(ready)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    code = (
+        "import asyncio, sys\n"
+        "from carmel.run import Command, SystemRunner\n"
+        f"asyncio.run(SystemRunner().run(Command([sys.executable, '-c', {stays!r}], stays=True)))\n"
+    )
+    runs = await asyncio.create_subprocess_exec(PYTHON, "-c", code, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    pid = int(await asyncio.to_thread(ready.read_text))
+    runs.kill()
+    await runs.wait()
+    assert await asyncio.to_thread(_ends, pid)
+
+
 @pytest.mark.skipif(find_program("prlimit") is None, reason="no prlimit(1) on this machine")
 @pytest.mark.parametrize(
     ("code", "limits"),

@@ -3,19 +3,22 @@ only its rows are written by ovs-vsctl, since ovsdbapp does not reach into the g
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from carmel.network.dataplane import PortPlan, Rate
 from carmel.network.ovs.firewall import OvsFirewall
 from carmel.network.ovs.health import Lookups, is_deaf, read_lookups
 from carmel.network.ovs.layout import meters
+from carmel.network.ovs.packetlog import PacketLog
 from carmel.network.ovs.pipeline import Plugged, pipeline
 from carmel.network.ovs.rows import SWITCH
 from carmel.network.ovs.switch import Switch
+from carmel.run import Command, Result
 from tests.contract.connections import addresses_of
 from tests.full.ovs.image import SCHEMA, ovs_bundle
 from tests.system.build.guest import booted
@@ -24,6 +27,7 @@ from tests.system.network.firewall.lab import Lab as FirewallLab
 
 _READY = r"carmel micro: ready nonce="
 _SEGMENT = 1
+_PACKETS = "/tmp/packets"
 
 
 class _Plan(PortPlan):
@@ -43,11 +47,40 @@ class _GuestSwitch(Switch):
         return True
 
 
+class _GuestPackets:
+    """What is handed over is written into a file of the guest's, and told when it is asked for."""
+
+    def __init__(self, runner: GuestRunner) -> None:
+        self._runner = runner
+        self._on_line: Callable[[str], None] = print
+        self._told = 0
+
+    async def packets(self, on_line: Callable[[str], None]) -> None:
+        self._on_line, self._told = on_line, 0
+        monitor = f"ovs-ofctl -O OpenFlow14 monitor {SWITCH} 65534 -P nxt_packet_in2"
+        try:
+            await self._sh(f"{monitor} </dev/null >{_PACKETS} 2>&1 & echo $! >{_PACKETS}.pid")
+            await asyncio.Event().wait()
+        finally:
+            await self._sh(f"kill $(cat {_PACKETS}.pid)")
+
+    async def tell(self) -> None:
+        *lines, _rest = (await self._sh(f"cat {_PACKETS}")).text.split("\n")
+        for line in lines[self._told :]:
+            self._on_line(line)
+        self._told = len(lines)
+
+    async def _sh(self, script: str) -> Result:
+        return await self._runner.run(Command(["sh", "-c", script]), check=False)
+
+
 class Lab(FirewallLab):
     """As the firewall's lab, whose bridge is Open vSwitch's."""
 
     def __init__(self, runner: GuestRunner) -> None:
         self.switch = _GuestSwitch(runner, Path("/run/openvswitch"))
+        self._packets, self._logged = _GuestPackets(runner), list[str]()
+        self.switch.packet_log = PacketLog(self._packets, self._logged.append)
         super().__init__(runner, OvsFirewall(self.switch))
         self.plans: list[PortPlan] = []
 
@@ -87,6 +120,10 @@ class Lab(FirewallLab):
             self.know(name)
         await self.settle()
 
+    async def logged(self) -> str:
+        await self._packets.tell()
+        return "\n".join(self._logged)
+
     async def settle(self) -> None:
         """As the data plane does, whatever is there."""
         ports = []
@@ -105,6 +142,8 @@ class Lab(FirewallLab):
             rm -f /tmp/said /tmp/to* /tmp/from*""")
         self.bindings.clear()
         self.plans.clear()
+        self._logged.clear()
+        await self.load()
         await self.settle()
 
     async def lookups(self) -> Lookups:
@@ -133,4 +172,7 @@ async def lab() -> AsyncIterator[Lab]:
             await guest.expect(_READY, 90)
             here = Lab(GuestRunner(guest))
             await here.start()
-            yield here
+            try:
+                yield here
+            finally:
+                await here.switch.packet_log.aclose()

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from carmel.errors import Unavailable
 from carmel.network.firewall.compile import Ruleset
 from carmel.network.firewall.model import Count, RuleRef
-from carmel.network.ovs.rulebook import GENERATIONS, OPEN, Rulebook, everything_passes, gates, rulebook
+from carmel.network.ovs.packetlog import MOST_A_SECOND
+from carmel.network.ovs.rulebook import GENERATIONS, OPEN, Rulebook, everything_passes, gates, interfaces, rulebook
+from carmel.network.ovs.rules import LOG_METER
 from carmel.network.ovs.switch import Switch
 from carmel.network.ovs.tables import Table
 
@@ -43,6 +45,9 @@ class OvsFirewall:
                 self._book = book
                 return
             await self._switch.ensure()
+            if book.logged:
+                await self._switch.openflow.limit_packets(LOG_METER, MOST_A_SECOND)
+            await self._switch.packet_log.know(book.logged, interfaces(ruleset))
             generation = (self._generation + 1) % GENERATIONS
             await self._switch.firewall.put({**book.flows, **gates(generation)})
             self._book, self._generation = book, generation
@@ -67,6 +72,7 @@ class OvsFirewall:
     async def remove(self) -> None:
         async with self._lock:
             self._book = None
+            await self._switch.packet_log.know({}, {})
             self._switch.wanted_without_networks = False
             if await self._switch.is_there():
                 await self._switch.firewall.put(everything_passes())

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from carmel.errors import Unavailable
@@ -19,7 +20,9 @@ from carmel.network.ovs.tables import Table
 from carmel.run import Command, Limits, Result, Runner
 
 _LIMITS = Limits(seconds=60, output_bytes=256 * 1024 * 1024)
-_METER = re.compile(r"meter=(\d+) (.*?)\n.*?rate=(\d+)(?: burst_size=(\d+))?", re.DOTALL)
+_METER = re.compile(r"meter=(\d+) kbps(.*?)\n.*?rate=(\d+)(?: burst_size=(\d+))?", re.DOTALL)
+_SERVED_BYTES = 65534
+"""Of each packet; a number also says that this is no controller, and gets packets all the same (ovs-ofctl(8))."""
 
 Meters = Mapping[int, tuple[int, int]]
 """By number: kilobits a second, and kilobits that may pass at once."""
@@ -63,20 +66,36 @@ class OpenFlow:
             if there.get(number) == (rate, burst):
                 continue
             text = f"meter={number},kbps,burst,band=type=drop,rate={rate},burst_size={burst}"
-            result = await self._ofctl(["mod-meter" if number in there else "add-meter", self._bridge, text])
-            if result.status != 0:
-                raise Unavailable(
-                    f"Open vSwitch has no meters here: {_first_words(result)}", code="NoMeters",
-                    hint="limits need Linux 4.18 or newer with the openvswitch module",
-                )  # fmt: skip
+            await self._with_meters(["mod-meter" if number in there else "add-meter", self._bridge, text])
+
+    async def limit_packets(self, meter: int, a_second: int) -> None:
+        """Make ``meter`` count packets. Raises ``Unavailable``."""
+        text = f"meter={meter},pktps,burst,band=type=drop,rate={a_second},burst_size={a_second}"
+        if (await self._ofctl(["mod-meter", self._bridge, text])).status != 0:
+            await self._with_meters(["add-meter", self._bridge, text])
+
+    async def packets(self, on_line: Callable[[str], None]) -> None:
+        """What flows hand over, as ``ovs-ofctl monitor`` writes it, until Open vSwitch ends."""
+        words = ["monitor", self._bridge, str(_SERVED_BYTES), "-P", "nxt_packet_in2"]
+        await self._runner.run(replace(self._command(words), stays=True), check=False, on_line=on_line)
 
     async def remove_meters(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             await self._ofctl(["del-meter", self._bridge, f"meter={number}"])
 
+    async def _with_meters(self, words: Sequence[str]) -> None:
+        result = await self._ofctl(words)
+        if result.status != 0:
+            raise Unavailable(
+                f"Open vSwitch has no meters here: {_first_words(result)}", code="NoMeters",
+                hint="limits, and rules that log, need Linux 4.18 or newer with the openvswitch module",
+            )  # fmt: skip
+
     async def _ofctl(self, words: Sequence[str], stdin: bytes | None = None) -> Result:
-        argv = ["ovs-ofctl", "-O", "OpenFlow14", *words]
-        return await self._runner.run(Command(argv, env=self._env, stdin=stdin, limits=_LIMITS), check=False)
+        return await self._runner.run(self._command(words, stdin), check=False)
+
+    def _command(self, words: Sequence[str], stdin: bytes | None = None) -> Command:
+        return Command(["ovs-ofctl", "-O", "OpenFlow14", *words], env=self._env, stdin=stdin, limits=_LIMITS)
 
 
 class LoadedFlows:

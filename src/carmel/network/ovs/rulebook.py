@@ -70,6 +70,11 @@ class Rulebook:
     def rules(self) -> Mapping[int, RuleRef]:
         return {cookie: rule for _, one in self.chains.values() for cookie, rule in one.rules.items()}
 
+    @property
+    def logged(self) -> Mapping[int, RuleRef]:
+        """The rules whose packets are to be logged, by cookie."""
+        return {cookie: rule for _, one in self.chains.values() for cookie, rule in one.logged.items()}
+
 
 def everything_passes() -> Flows:
     """As if there were no firewall. ``OPEN`` is the cookie of these flows."""
@@ -108,6 +113,12 @@ def rulebook(ruleset: Ruleset, before: Rulebook) -> Rulebook:
             flows.update(_port(side, one, steps))
     flows.update(_swaps())
     return Rulebook(flows, steps, sets, chains)
+
+
+def interfaces(ruleset: Ruleset) -> Mapping[int, str]:
+    """Of ports that are here, by ``port_id``."""
+    names = [one.port.interface for one in ruleset.ports.values() if one.port.interface is not None]
+    return {port_id(name): name for name in names}
 
 
 def _profile_name(direction: Direction, policies: tuple[PolicyRef, ...]) -> str:

@@ -30,6 +30,9 @@ _MOST_LOOKUPS = 60_000
 """Of a part: each has a priority of its own, of which there are 65,536."""
 _NOTHING: Iterator[tuple[Mapping[str, int], Mapping[str, int]]] = itertools.repeat(({}, {}))
 ALLOWED, DENIED = 1, 2
+LOG_METER = 1
+"""Of all packets that rules log. Ports' meters begin at 2 (``Plugged.meters``)."""
+_LOGS = f"controller(max_len=128,meter_id={LOG_METER})"
 _TYPES = {4: "dl_type=0x0800", 6: "dl_type=0x86dd"}
 _WITH_PORTS = (6, 17, 132)
 
@@ -74,7 +77,7 @@ def cookie_of(part: int, rule: RuleRef) -> int:
 class ChainFlows:
     """What one ``Chain`` is in Open vSwitch. ``steps`` are the numbers of its parts, ``sets`` those of the sets that it
     names: while they stay, so do the flows. ``orders``: the priorities of each part's lookups, by name, and ``bits``:
-    those of its sets. ``rules`` says whose a cookie is."""
+    those of its sets. ``rules`` says whose a cookie is, ``logged`` those that log."""
 
     chain: Chain
     steps: tuple[int, ...]
@@ -83,6 +86,7 @@ class ChainFlows:
     bits: tuple[Mapping[str, int], ...]
     flows: Flows
     rules: Mapping[int, RuleRef]
+    logged: Mapping[int, RuleRef]
 
 
 def chain_flows(
@@ -105,9 +109,15 @@ def chain_flows(
             actions += [load(STEP, steps[index + 1]), to(Table.CHAIN)]
         flows[Match(Table.CHAIN, 1, f"{DECISION}=0,{STEP}={steps[index]}")] = Does(",".join(actions))
         flows.update(_rules(part, steps[index], steps[0], chain.direction, orders[-1], bits[-1]))
-    outcomes = {outcome.rule for lookup in chain.lookups for outcome in lookup.entries.values()}
+    outcomes, logging = set[RuleRef](), set[RuleRef]()
+    for lookup in chain.lookups:
+        for outcome in lookup.entries.values():
+            outcomes.add(outcome.rule)
+            if outcome.log:
+                logging.add(outcome.rule)
     rules = {cookie_of(steps[0], rule): rule for rule in outcomes}
-    return ChainFlows(chain, tuple(steps), named, tuple(orders), tuple(bits), flows, rules)
+    logged = {cookie_of(steps[0], rule): rule for rule in logging}
+    return ChainFlows(chain, tuple(steps), named, tuple(orders), tuple(bits), flows, rules, logged)
 
 
 def _names(lookups: Iterable[Lookup]) -> list[str]:
@@ -138,7 +148,6 @@ def _rules(
     part: Part, step: int, first: int, direction: Direction, order: Mapping[str, int], bits: Mapping[str, int]
 ) -> Iterator[tuple[Match, Does]]:
     base = f"{DECISION}=0,{STEP}={step}"
-    decided = {Action.ALLOW: load(DECISION, ALLOWED), Action.DENY: load(DECISION, DENIED)}
     peer = "src" if direction is Direction.INGRESS else "dst"
     for name, lookup in zip(_names(part.lookups), part.lookups, strict=True):
         guard = base
@@ -146,9 +155,22 @@ def _rules(
             register, at = _register(bits[lookup.shape.members])
             guard += f",{register}=0x{1 << at:x}/0x{1 << at:x}"
         for key, outcome in lookup.entries.items():
-            does = Does(decided[outcome.action], cookie_of(first, outcome.rule))
+            decides = _DECIDES[outcome.action, outcome.log]
+            cookie = cookie_of(first, outcome.rule)
             for fields in _fields(lookup.shape, key, peer):
-                yield Match(Table.RULES, order[name], guard + fields), does
+                for state, actions in decides:
+                    yield Match(Table.RULES, order[name], guard + fields + state), Does(actions, cookie)
+
+
+_ALLOWS, _DENIES = load(DECISION, ALLOWED), load(DECISION, DENIED)
+_DECIDES = {
+    (Action.ALLOW, False): (("", _ALLOWS),),
+    (Action.DENY, False): (("", _DENIES),),
+    (Action.DENY, True): (("", f"{_DENIES},{_LOGS}"),),
+    # Of what is allowed, new connections: what a change of rules lets go on is not told again.
+    (Action.ALLOW, True): ((",ct_state=+trk+new", f"{_ALLOWS},{_LOGS}"), (",ct_state=-new", _ALLOWS)),
+}
+"""By action, and whether it is logged: conditions besides the rule's, and what is done then."""
 
 
 def _fields(shape: Shape, key: Key, peer: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from carmel.network.ovs.openflow import LoadedFlows, OpenFlow
 from carmel.network.ovs.ovsdb import Ovsdb
+from carmel.network.ovs.packetlog import PacketLog
 from carmel.network.ovs.rows import SWITCH, Bridge, missing
 from carmel.network.ovs.tables import FIREWALL_TABLES, NETWORK_TABLES, Table
 from carmel.run import Runner
@@ -32,6 +33,7 @@ class Switch:
         self.openflow = OpenFlow(runner, folder, SWITCH)
         self.network = LoadedFlows(self.openflow, NETWORK_TABLES, Table.NETWORK_STAMP)
         self.firewall = LoadedFlows(self.openflow, FIREWALL_TABLES, Table.FIREWALL_STAMP)
+        self.packet_log = PacketLog(self.openflow)
         self.lock = asyncio.Lock()
         """Of the bridge's rows."""
         self.wanted_without_networks = False
@@ -51,4 +53,5 @@ class Switch:
         return SWITCH in (await self.database.observe()).bridges
 
     async def aclose(self) -> None:
+        await self.packet_log.aclose()
         await self.database.aclose()

@@ -26,6 +26,7 @@ class GuestRunner:
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
+        self._one_at_a_time = asyncio.Lock()
 
     async def run(
         self, command: Command, *, check: bool = True, on_line: Callable[[str], None] | None = None
@@ -37,16 +38,21 @@ class GuestRunner:
             "capture-output": True,
             **({} if command.stdin is None else {"input-data": base64.b64encode(command.stdin).decode()}),
         }
-        pid = (await self._guest.agent("guest-exec", 20, **words))["pid"]
+        pid = (await self._ask("guest-exec", **words))["pid"]
         async with asyncio.timeout(command.limits.seconds):
             ended: dict[str, Any] = {"exited": False}
             while not ended["exited"]:
-                ended = await self._guest.agent("guest-exec-status", 20, pid=pid)
+                ended = await self._ask("guest-exec-status", pid=pid)
         out, err = (base64.b64decode(ended.get(name, "")) for name in ("out-data", "err-data"))
         result = Result(ended.get("exitcode", -ended.get("signal", 1)), out, err)
         if check and result.status != 0:
             raise ProgramFailed(command, result)
         return result
+
+    async def _ask(self, question: str, **words: Any) -> Any:
+        """An agent has one who asks."""
+        async with self._one_at_a_time:
+            return await self._guest.agent(question, 20, **words)
 
 
 # What the kernel answers is there when a send returns, and the next part of a list when one was read.
@@ -88,6 +94,9 @@ class Lab(Site):
 
     async def sh(self, script: str, *, check: bool = True) -> Result:
         return await self.runner.run(Command(["sh", "-c", script]), check=check)
+
+    async def logged(self) -> str:
+        return (await self.sh("dmesg")).text
 
     async def plug(self, name: str, *, known: bool = True) -> None:
         four, six = addresses_of(name)

@@ -13,6 +13,7 @@ import pytest
 
 from carmel.network.dataplane import NetworkPlan, PortPlan, UplinkPlan
 from carmel.network.firewall import PortBinding, PortKey
+from carmel.network.ovs.packetlog import PacketLog
 from carmel.network.user import mac_address
 from carmel.run import Command, Result, SystemRunner
 from tests.contract.connections import NAMESPACE, ConnectionsContract, Site, addresses_of
@@ -31,6 +32,8 @@ class Here(Site):
         self._lab = lab
         self._stack = stack
         self._vms: dict[str, Vm] = {}
+        self._logged: list[str] = []
+        lab.switch.packet_log = PacketLog(lab.switch.openflow, self._logged.append)
 
     async def sh(self, script: str, *, check: bool = True) -> Result:
         text = re.sub(
@@ -47,6 +50,9 @@ class Here(Site):
         process = await asyncio.create_subprocess_exec("sh", "-c", f"exec {last.removesuffix('&')}")
         self._stack.push_async_callback(_end, process)
         return result
+
+    async def logged(self) -> str:
+        return "\n".join(self._logged)
 
     async def plug(self, name: str, *, known: bool = True) -> None:
         four, six = addresses_of(name)
