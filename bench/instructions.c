@@ -1,8 +1,9 @@
-/* A plugin of QEMU's that counts what an emulated Arm machine executes, apart from what the guests of its KVM do.
+/* A plugin of QEMU's that counts what an emulated Arm machine executes, apart from what the guests of its KVM do, and
+ * from busy waiting for locks.
  *
  * `-plugin instructions.so,counts=FILE`: FILE is there, of the size of `struct shared`; whoever maps or reads it has the
- * counts at any time, and nobody in the machine is asked. Where the machine's kernel is and enters guests is written
- * into it when that is known: its place is another after each boot. Until then all counts as the machine's own.
+ * counts at any time, and nobody in the machine is asked. Where the machine's kernel is, enters guests and waits is
+ * written into it when that is known: it is elsewhere after each boot. Until then all counts as the machine's own.
  *
  * What of QEMU's interface is used is declared here, as of its version 1 (QEMU 6.0 to 9.0; docs/devel/tcg-plugins.rst):
  * Debian has no package with the header.
@@ -16,6 +17,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define CPUS 64
+#define WAITS 4
 #define OPTION "counts="
 /* Arm Architecture Reference Manual, C6.2: the encoding of ERET. */
 #define ERET 0xd69f03e0u
@@ -34,12 +36,17 @@ EXPORT int qemu_plugin_version = 1;
 
 /* A cache line each, so that CPUs do not take it from one another. */
 struct cpu {
-    uint64_t own, guests, in_guest, unused[5];
+    uint64_t own, guests, waits, in_guest, unused[4];
 };
 
-/* instructions.py knows this by heart. Addresses are virtual; each range is without its end. */
+/* Virtual addresses, without the end. */
+struct range {
+    volatile uint64_t begin, end;
+};
+
+/* instructions.py knows this by heart. */
 struct shared {
-    volatile uint64_t kernel, kernel_end, enters, enters_end, unused[4];
+    struct range kernel, enters, waits[WAITS], unused[2];
     struct cpu cpus[CPUS];
 };
 
@@ -50,19 +57,34 @@ struct block {
 
 static struct shared *shared;
 
+static int within(const struct range *range, uint64_t address)
+{
+    return address >= range->begin && address < range->end;
+}
+
+static int waits(uint64_t address)
+{
+    for (int i = 0; i < WAITS; i++)
+        if (within(&shared->waits[i], address))
+            return 1;
+    return 0;
+}
+
 static void executed(unsigned int cpu, void *data)
 {
     const struct block *block = data;
     struct cpu *counts = &shared->cpus[cpu % CPUS];
 
     /* A guest has a kernel at other addresses (its own KASLR). What is executed after an exit begins in the host's. */
-    if (counts->in_guest && block->first >= shared->kernel && block->first < shared->kernel_end)
+    if (counts->in_guest && within(&shared->kernel, block->first))
         counts->in_guest = 0;
     if (counts->in_guest)
         counts->guests += block->count;
+    else if (waits(block->first))
+        counts->waits += block->count;
     else
         counts->own += block->count;
-    if (block->returns && block->last >= shared->enters && block->last < shared->enters_end)
+    if (block->returns && within(&shared->enters, block->last))
         counts->in_guest = 1;
 }
 

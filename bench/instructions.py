@@ -1,13 +1,18 @@
-"""How many instructions emulated machines execute, and how many of them are their guests' (``instructions.c``).
+"""How many instructions emulated machines execute: their guests', their own, and busy waiting (``instructions.c``).
 
 They are counted, rather than the emulation's CPU time, since a CPU that is woken finds TLB and translated code of the
 emulation cold, which a real one has not; since registers of emulated devices are code of its threads, too; and since
 counting is exact. Not all instructions take the same time: what enters and leaves a guest, or waits for memory, takes
 longer than its number says.
+
+Waiting for a lock is counted apart. Emulated CPUs are more than this machine has, and one that has a lock and is not
+running lets the others wait for a time that a real machine's do not: most of what a host executed, when offload had
+left it little else, was that.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -24,7 +29,7 @@ from tests.system.lab.machine import LabMachine
 
 _QEMU = "qemu-system-aarch64"
 _SOURCE = Path(__file__).with_suffix(".c")
-_HEAD, _CPU, _CPUS = struct.Struct("<4Q32x"), struct.Struct("<2Q48x"), 64
+_HEAD, _CPU, _CPUS = struct.Struct("<12Q32x"), struct.Struct("<3Q40x"), 64
 """``struct shared`` of the plugin, and the counts of a CPU in it."""
 _SIZE = _HEAD.size + _CPUS * _CPU.size
 # A VM is started with a name; a program that asks what QEMU can do has none. The process stays the same by exec, and
@@ -36,14 +41,12 @@ case " $* " in
 *) exec {qemu} "$@" ;;
 esac
 """
+_WAITS = ("queued_spin_lock_slowpath", "osq_lock", "mutex_spin_on_owner", "rwsem_spin_on_owner")
+"""Linux's functions that do nothing but wait (kernel/locking): four at most."""
 _KERNEL = """
 echo 0 >/proc/sys/kernel/kptr_restrict
-grep -E ' (_stext|_etext)$' /proc/kallsyms; sort /proc/kallsyms | grep -A 1 ' __guest_enter$'
+sort /proc/kallsyms | grep -A 1 -E ' (_stext|_etext|__guest_enter|{waits})$'
 """
-_KERNELS = [
-    re.compile(pattern)
-    for pattern in (r"(\w+) \w _stext", r"(\w+) \w _etext", r"(\w+) \w __guest_enter", r"__guest_enter\n(\w+)")
-]
 
 
 class Counts(NamedTuple):
@@ -51,6 +54,7 @@ class Counts(NamedTuple):
 
     own: float
     guests: float
+    waits: float
 
 
 @contextmanager
@@ -94,13 +98,22 @@ class Counter:
         raise RuntimeError(f"the instructions of {machine.name} are not counted")
 
     def read(self) -> Counts:
-        cpus = list(_CPU.iter_unpack(self.file.read_bytes()[_HEAD.size :]))
-        return Counts(sum(own for own, _ in cpus) / 1e6, sum(guests for _, guests in cpus) / 1e6)
+        cpus = zip(*_CPU.iter_unpack(self.file.read_bytes()[_HEAD.size :]), strict=True)
+        return Counts(*(sum(of) / 1e6 for of in cpus))
 
-    def tell_guests(self, machine: LabMachine) -> None:
-        """From now on its guests are counted apart: its kernel enters them in one place (Linux's
+    def tell_kernel(self, machine: LabMachine) -> None:
+        """From now on what its guests do, and waiting, is counted apart. Guests are entered in one place (Linux's
         arch/arm64/kvm/hyp/entry.S, __guest_enter)."""
-        said = machine.shell(_KERNEL)
-        kernel, kernel_end, enters, ends = (int(at, 16) for found in _KERNELS for at in found.findall(said))
+        said = machine.shell(_KERNEL.format(waits="|".join(_WAITS)))
+        kernel = int(_symbol(said, "_stext")[0], 16), int(_symbol(said, "_etext")[0], 16)
+        functions = [[int(at, 16) for at in _symbol(said, name)] for name in ("__guest_enter", *_WAITS)]
         with self.file.open("r+b") as file:
-            file.write(_HEAD.pack(kernel, kernel_end, enters, ends))
+            file.write(_HEAD.pack(*kernel, *itertools.chain(*functions)))
+
+
+def _symbol(said: str, name: str) -> tuple[str, str]:
+    """Where it is, and where the next one is, which is its end. ``RuntimeError`` if there is none."""
+    found = re.search(rf"(\w+) \w {name}\n(\w+)", said)
+    if found is None:
+        raise RuntimeError(f"the kernel has no {name}: {said}")
+    return found[1], found[2]

@@ -2,9 +2,10 @@
 
 In the lab ``smartnic`` (two emulated machines, KVM inside). Counted is what the machine executes (``instructions``),
 without its guests, and less what no traffic causes, measured before each round: what the machine does while its guest
-is idle, and, by as much as the guest does, while it computes. Waiting for idle guests (halt_poll_ns) is off.
-The NIC's own is shown beside it: it does the work, and it plays the outside. An emulated NIC has no switch in hardware,
-so every packet costs its cores; on a real one offloaded flows do not.
+is idle, and, by as much as the guest does, while it computes. Waiting for idle guests (halt_poll_ns) is off. A packet
+that is received counts when the guest has it. The NIC's own is shown beside it: it does the work, and it plays the
+outside. An emulated NIC has no switch in hardware, so every packet costs its cores; on a real one offloaded flows do
+not.
 
 Both machines note what they do, and the port's counters, once a second into files of their own, in the midst of the
 traffic. Nobody uses a console meanwhile, and the daemons and the guest of the other way stand still (SIGSTOP).
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 
 from bench.harness import machine, table
 from bench.offload_lab import World, world
-from bench.offload_loads import HEAVY, LOADS, Load, sending
+from bench.offload_loads import HEAVY, LOADS, Load, Received, sending
 from bench.offload_samples import SECONDS, Cost, Rest, Watched, at_rest, medians, ratio, watch
 
 RULES = 100
@@ -48,8 +49,8 @@ def main() -> None:
     rest = {way: Rest.of_all(of) for way, of in rests.items()}
     rows = [_row(load, taken[load, "soft"], taken[load, "off"], rest["off"]) for load in loads]
     head = (
-        "traffic", "a unit is", "host, software", "host, offloaded", "host's ratio", "NIC, software", "NIC, offloaded",
-        "units a second, software", "offloaded",
+        "traffic", "a unit is", "host, software", "host, offloaded", "host's ratio", "its waiting, software", "offloaded",
+        "NIC, software", "NIC, offloaded", "units a second, software", "offloaded",
     )  # fmt: skip
     print(table(f"Network traffic, {RULES} firewall rules (millions of instructions a unit, medians)", rows, head))
     for way, name in zip(_WAYS, ("Software", "Offloaded"), strict=True):
@@ -61,15 +62,20 @@ def _row(load: Load, soft: Sequence[Cost], off: Sequence[Cost], rest: Rest) -> t
     one, other = medians(soft), medians(off)
     hosts = ratio(one.host, other.host, rest.noise / other.rate)
     return (
-        load.name, load.unit, f"{one.host:.2f}", f"{other.host:.2f}", hosts,
+        load.name, load.unit, f"{one.host:.2f}", f"{other.host:.2f}", hosts, f"{one.waits:.2f}", f"{other.waits:.2f}",
         f"{one.nic:.1f}", f"{other.nic:.1f}", f"{one.rate:.2f}", f"{other.rate:.2f}",
     )  # fmt: skip
 
 
 def _measure(here: World, load: Load, way: str, seconds: int, rest: Rest) -> Cost:
     with sending(here, load, way, seconds + _AROUND):
+        # The guest's console is used before and after what counts, never meanwhile.
+        first = Received.of(here, way) if load.counts_in_guest else None
         host, nic = watch(seconds, *_watched(here, way))
-    return Cost(rest.less(host, nic), load.passed(nic.samples))
+        passed = load.passed(nic.samples)
+        if first is not None:
+            passed = Received.of(here, way).since(first)
+    return Cost(rest.less(host, nic), passed, host.waits)
 
 
 def _watched(here: World, way: str) -> tuple[Watched, Watched]:

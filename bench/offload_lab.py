@@ -60,7 +60,8 @@ def world(rules: int) -> Iterator[World]:
 
 
 def _furnish(host: LabMachine, nic: LabMachine, rules: int, folder: Path) -> World:
-    Counter.of(host).tell_guests(host)
+    for each in (host, nic):
+        Counter.of(each).tell_kernel(each)
     host.make_micro_image()
     module_bytes = generator.make_image(host, folder)
     outside_mac = nic.shell(

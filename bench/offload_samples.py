@@ -45,18 +45,21 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What came through in a second, in the load's unit, and what both machines did meanwhile."""
+    """What came through in a second, in the load's unit, and what both machines did meanwhile. ``waits``: the host, for
+    locks."""
 
     busy: Busy
     amount: float
+    waits: float
 
 
 class Medians(NamedTuple):
-    """``host`` and ``nic``: millions of instructions a unit; ``rate``: units a second."""
+    """``host``, ``nic`` and ``waits``: millions of instructions a unit; ``rate``: units a second."""
 
     host: float
     nic: float
     rate: float
+    waits: float
 
 
 def medians(costs: Sequence[Cost]) -> Medians:
@@ -64,6 +67,7 @@ def medians(costs: Sequence[Cost]) -> Medians:
         statistics.median(one.busy.host / one.amount for one in costs),
         statistics.median(one.busy.nic / one.amount for one in costs),
         statistics.median(one.amount for one in costs),
+        statistics.median(one.waits / one.amount for one in costs),
     )
 
 
@@ -103,8 +107,14 @@ class Noted:
         return (after.guests - before.guests) / (last - first)
 
     @property
+    def waits(self) -> float:
+        """For locks."""
+        (first, before), (last, after) = self.counts[0], self.counts[-1]
+        return (after.waits - before.waits) / (last - first)
+
+    @property
     def own(self) -> float:
-        """Without its guests."""
+        """Without its guests, and without waiting."""
         (first, before), (last, after) = self.counts[0], self.counts[-1]
         return (after.own - before.own) / (last - first)
 

@@ -76,7 +76,8 @@ def main() -> None:
         tempfile.TemporaryDirectory() as home,
         lab_pair(outer, Path(home)) as pair,
     ):
-        Counter.of(pair.host).tell_guests(pair.host)
+        for each in (pair.host, pair.nic):
+            Counter.of(each).tell_kernel(each)
         for title, loads, disks in (("the host's own blocks", _HOSTS, drives), ("a VM's blocks", _VMS, guests)):
             taken, rest = _taken(disks(pair), loads, arguments.rounds, arguments.seconds)
             _show(title, loads, taken, rest)
@@ -87,7 +88,8 @@ def _show(title: str, loads: Sequence[Load], taken: _Taken, rest: Mapping[str, R
     rows = [_row(load, taken, rest["nic"]) for load in loads]
     head = (
         "blocks", "host, NVMe/TCP of its own", "host, NVMe of the NIC", "host's ratio", "host, the program",
-        "NIC, target only", "NIC, offloaded", "MiB a second, of its own", "of the NIC",
+        "its waiting, of its own", "of the NIC", "NIC, target only", "NIC, offloaded", "MiB a second, of its own",
+        "of the NIC",
     )  # fmt: skip
     print(table(f"Remote storage: {title} (millions of instructions a MiB, medians)", rows, head))
     for way, name in zip(_WAYS, ("NVMe/TCP of its own", "NVMe of the NIC"), strict=True):
@@ -100,8 +102,8 @@ def _row(load: Load, taken: _Taken, rest: Rest) -> tuple[str, ...]:
     hosts = ratio(one.host, other.host, rest.noise / other.rate)
     program = "the guest's" if load.vm else f"{medians(taken[load, _NO_WAY]).host:.2f}"
     return (
-        load.name, f"{one.host:.2f}", f"{other.host:.2f}", hosts, program, f"{one.nic:.2f}",
-        f"{other.nic:.2f}", f"{one.rate:.1f}", f"{other.rate:.1f}",
+        load.name, f"{one.host:.2f}", f"{other.host:.2f}", hosts, program, f"{one.waits:.2f}",
+        f"{other.waits:.2f}", f"{one.nic:.2f}", f"{other.nic:.2f}", f"{one.rate:.1f}", f"{other.rate:.1f}",
     )  # fmt: skip
 
 
@@ -148,7 +150,7 @@ def _measure(disks: Disks, load: Load, way: str, seconds: int, rest: Rest) -> Co
     if found is None or found[1] == "0":
         raise RuntimeError(f"the blocks of {load.name} by {way} did not pass: {said}")
     passed = int(found[1]) * _PASS[load.kib] * load.kib / _KIB
-    return Cost(rest.less(*samples), passed / (float(found[3]) - float(found[2])))
+    return Cost(rest.less(*samples), passed / (float(found[3]) - float(found[2])), samples[0].waits)
 
 
 def _script(load: Load, device: str, seconds: int) -> str:
