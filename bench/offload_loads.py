@@ -37,6 +37,10 @@ _RECEIVED = "read -r a _ </proc/uptime; read -r b </sys/class/net/eth0/statistic
 _ITS_END = "until [ -e /tmp/load.said ]; do sleep 0.2; done; cat /tmp/load.said"
 
 
+class Interrupted(RuntimeError):
+    """The traffic was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """``outwards``: the guest sends. UDP has a ``size`` (bytes a frame) and a ``rate`` (frames a second; 0: as many
@@ -70,9 +74,9 @@ class Load:
         return passed / _MEGABYTE
 
     def passed(self, samples: Sequence[Sample]) -> float:
-        """Units a second that passed the port. ``RuntimeError`` if nothing came through in some second."""
+        """Units a second that passed the port. ``Interrupted`` if nothing came through in some second."""
         if any(self.amount(*both) <= 0 for both in itertools.pairwise(samples)):
-            raise RuntimeError(f"{self.name}: nothing came through for a second")
+            raise Interrupted(f"{self.name}: nothing came through for a second")
         return self.amount(samples[0], samples[-1]) / (samples[-1].second - samples[0].second)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -125,6 +126,7 @@ def _taken(disks: Disks, loads: Sequence[Load], rounds: int, seconds: int) -> tu
                 cost = _measure(disks, load, way, seconds, rests[way][-1])
                 less = Busy(cost.busy.host - program * cost.amount, cost.busy.nic)
                 taken.setdefault((load, way), []).append(replace(cost, busy=less))
+                print(f"{load.name}, {way}: {taken[load, way][-1]}", file=sys.stderr, flush=True)
     return taken, {way: Rest.of_all(of) for way, of in rests.items()}
 
 

@@ -24,6 +24,7 @@ apt_packages() {
     run) echo python3-venv qemu-system-arm qemu-utils qemu-efi-aarch64 passt nftables openssh-client ca-certificates ;;
     build) echo debian-archive-keyring qemu-user-static e2fsprogs dosfstools mtools fdisk zstd uidmap ;;
     test) echo curl procps iproute2 openssl faketime hwloc-nox dnsmasq-base busybox-static openvswitch-switch ;;
+    bench) echo gcc libc6-dev ;;
   esac
 }
 brew_packages() {
