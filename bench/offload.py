@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 from bench.harness import machine, table
 from bench.offload_lab import World, world
-from bench.offload_loads import HEAVY, LOADS, Interrupted, Load, Received, sending
-from bench.offload_samples import SECONDS, Cost, Rest, Watched, at_rest, medians, ratio, watch
+from bench.offload_loads import HEAVY, LOADS, Interrupted, Load, sending
+from bench.offload_samples import SECONDS, Cost, Rest, Watched, at_rest, begin_noting, medians, ratio, read_notes, watch
 
 RULES = 100
 _WAYS = ("soft", "off")
@@ -81,14 +81,17 @@ def _measure(here: World, load: Load, way: str, seconds: int, rest: Rest) -> Cos
 
 
 def _measured(here: World, load: Load, way: str, seconds: int, rest: Rest) -> Cost:
+    def guest(script: str) -> str:
+        return here.run(way, script, in_guest=True)
+
     with sending(here, load, way, seconds + _AROUND):
-        # The guest's console is used before and after what counts, never meanwhile.
-        first = Received.of(here, way) if load.counts_in_guest else None
+        file = begin_noting(guest, "eth0", seconds) if load.may_be_lost else None
         host, nic = watch(seconds, *_watched(here, way))
-        arrived = None if first is None else Received.of(here, way).since(first)
+        in_guest = None if file is None else read_notes(guest, file)
     passed = load.passed(nic.samples)
-    if arrived is not None:
-        passed = arrived
+    if in_guest is not None:
+        first, last = in_guest[0], in_guest[-1]
+        passed = (last.packets_in - first.packets_in) / (last.second - first.second) / 1e3
     return Cost(rest.less(host, nic), passed, host.waits)
 
 

@@ -7,13 +7,11 @@ connection to ``dd``, outside is ``offload_peer``.
 from __future__ import annotations
 
 import itertools
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from bench import offload_peer
 from bench.offload_lab import ADDRESSES, OUTSIDE, World
@@ -33,7 +31,6 @@ rm -f /tmp/load.*
 mv /tmp/load.part /tmp/load.said) </dev/null >/tmp/load.part 2>&1 &
 """
 _STOP = "echo stop >/proc/net/pktgen/pgctrl"
-_RECEIVED = "read -r a _ </proc/uptime; read -r b </sys/class/net/eth0/statistics/rx_packets; echo received $a $b"
 _ITS_END = "until [ -e /tmp/load.said ]; do sleep 0.2; done; cat /tmp/load.said"
 
 
@@ -57,8 +54,8 @@ class Load:
         return f"UDP {direction}, {self.size} bytes, {pace}" if self.size else f"TCP {direction}"
 
     @property
-    def counts_in_guest(self) -> bool:
-        """Otherwise what passes the port arrives, or is sent again."""
+    def may_be_lost(self) -> bool:
+        """Behind the port. What TCP sends arrives."""
         return bool(self.size) and not self.outwards
 
     @property
@@ -78,25 +75,6 @@ class Load:
         if any(self.amount(*both) <= 0 for both in itertools.pairwise(samples)):
             raise Interrupted(f"{self.name}: nothing came through for a second")
         return self.amount(samples[0], samples[-1]) / (samples[-1].second - samples[0].second)
-
-
-class Received(NamedTuple):
-    """By the guest's own clock and counter: what passed the NIC's port may be lost behind it."""
-
-    second: float
-    packets: int
-
-    @classmethod
-    def of(cls, here: World, way: str) -> Received:
-        said = here.run(way, _RECEIVED, in_guest=True)
-        found = re.search(r"received (\d+\.\d+) (\d+)", said)
-        if found is None:
-            raise RuntimeError(f"the guest {way} does not say what it received: {said}")
-        return cls(float(found[1]), int(found[2]))
-
-    def since(self, first: Received) -> float:
-        """Thousands of packets a second."""
-        return (self.packets - first.packets) / (self.second - first.second) / 1e3
 
 
 _FAST = 10_500

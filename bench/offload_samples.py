@@ -6,17 +6,18 @@ from __future__ import annotations
 import secrets
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from bench.instructions import Counter, Counts
 from tests.system.lab.machine import LabMachine
 
+Shell = Callable[[str], str]
 # read(1) of a pipe that nobody writes into waits without a process of its own, which would be counted.
 _SAMPLER = """
 s=/sys/class/net/{link}/statistics; mkfifo {file}.never; d="$(pidof carmeld) {still}"
-(exec 3<>{file}.never; rm {file}.never; trap "kill -CONT $d; mv {file}.part {file}" EXIT; kill -STOP $d
+(exec 3<>{file}.never; rm {file}.never; trap "mv {file}.part {file}; kill -CONT $d" EXIT; kill -STOP $d
 for i in $(seq {count}); do read -r u _ </proc/uptime
 read -r a <$s/rx_packets; read -r b <$s/tx_packets; read -r e <$s/rx_bytes; read -r f <$s/tx_bytes
 echo "sample $u $a $b $e $f"; read -r -t 1 _ <&3; done) >{file}.part 2>/dev/null &
@@ -172,30 +173,33 @@ class Watched:
 def watch(seconds: int, *all_watched: Watched) -> list[Noted]:
     """What each of the machines does for so long."""
     counters = [Counter.of(each.machine) for each in all_watched]
-    files = [_start(each, seconds + 2) for each in all_watched]
+    files = [
+        begin_noting(each.machine.shell, each.link, seconds, " ".join(map(str, each.still))) for each in all_watched
+    ]
     readings: list[list[tuple[float, Counts]]] = [[] for _ in all_watched]
     began = time.monotonic()
     for second in range(seconds + 1):
         time.sleep(max(0.0, began + second - time.monotonic()))
         for reading, counter in zip(readings, counters, strict=True):
             reading.append((time.monotonic(), counter.read()))
-    samples = [_read(each.machine, file) for each, file in zip(all_watched, files, strict=True)]
+    samples = [read_notes(each.machine.shell, file) for each, file in zip(all_watched, files, strict=True)]
     return [Noted(*both) for both in zip(samples, readings, strict=True)]
 
 
-def _start(of: Watched, count: int) -> str:
-    """Begins to note ``count`` of them. Answers the file, on that machine, that is there when it is whole."""
+def begin_noting(shell: Shell, link: str, seconds: int, still: str = "") -> str:
+    """A machine or a guest notes what passes ``link``, once a second, for a moment longer than ``seconds``. Answers the
+    file there that has it in the end."""
     file = f"/tmp/samples-{secrets.token_hex(4)}"
-    still = " ".join(map(str, of.still))
-    of.machine.shell(_SAMPLER.format(count=count, link=of.link, file=file, still=still))
+    shell(_SAMPLER.format(count=seconds + 2, link=link, file=file, still=still))
     return file
 
 
-def _read(of: LabMachine, file: str) -> list[Sample]:
-    said = of.shell(_READER.format(file=file))
+def read_notes(shell: Shell, file: str) -> list[Sample]:
+    """Waits for it."""
+    said = shell(_READER.format(file=file))
     samples = [_sample(line.split()) for line in said.splitlines() if line.startswith("sample ")]
     if len(samples) < 2:
-        raise RuntimeError(f"{of.name} noted nothing in {file}: {said}")
+        raise RuntimeError(f"nothing was noted in {file}: {said}")
     return samples
 
 
