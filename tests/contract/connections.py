@@ -150,23 +150,19 @@ class ConnectionsContract:
         assert not await here.pings("c", "10.0.0.2")
         rules[0] = {**deny, "log": True}
         await here.load(web=policy({"vmSelector": ON_B, "ingress": rules}))
-        denied = f"carmel Deny default/web ingress[0]: IN={here.interface('c')} OUT={here.interface('b')}"
-        allowed = f"carmel Allow default/web ingress[1]: IN={here.interface('a')} OUT={here.interface('b')}"
         # Who tells may be there a moment after the rules.
         async with asyncio.timeout(20):
-            while denied not in await here.logged():
+            while not await _lines(here, "Deny default/web ingress[0]", "10.0.0.3"):
                 assert not await here.pings("c", "10.0.0.2")
         # Of what is allowed, a line a connection, though each has several packets that are judged.
         assert await here.connects("a", "10.0.0.2", 80)
         assert await here.connects("a", "10.0.0.2", 80)
         async with asyncio.timeout(20):
-            while (await here.logged()).count(allowed) < 2:
+            while len(await _lines(here, "Allow default/web ingress[1]", "10.0.0.1")) < 2:
                 assert not await here.pings("c", "10.0.0.2")
         await here.load(web=policy({"vmSelector": ON_B, "ingress": [*rules, {"ports": [{"port": 7}]}]}))
         assert not await here.pings("c", "10.0.0.2")
-        lines = [line for line in (await here.logged()).splitlines() if "carmel Allow" in line]
-        assert len(lines) == 2
-        assert all("10.0.0.1" in line and "10.0.0.2" in line for line in lines)
+        assert len(await _lines(here, "Allow", "10.0.0.1")) == 2
 
     async def test_a_change_ends_what_it_forbids_and_nothing_else(self, here: Site) -> None:
         for name in "ab":
@@ -204,6 +200,12 @@ class ConnectionsContract:
         assert await _heard(here, 90, "two")
         # Isolated for both directions, and nobody lets it begin a connection.
         assert not await here.pings("b", "10.0.0.1")
+
+
+async def _lines(here: Site, decision: str, source: str) -> list[str]:
+    """Of the log: what went from ``source`` to b."""
+    words = (f"carmel {decision}", f" OUT={here.interface('b')} ", source, "10.0.0.2")
+    return [line for line in (await here.logged()).splitlines() if all(word in line for word in words)]
 
 
 async def _open(here: Site, port: int) -> None:
