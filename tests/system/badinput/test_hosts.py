@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -57,12 +58,21 @@ def test_a_disk_that_fills_in_the_middle_of_a_copy(small_disk: Daemon, tmp_path:
     assert "Traceback" not in small_disk.log.read_text()
 
 
+@contextlib.contextmanager
+def _port_of_its_own() -> Iterator[int]:
+    """A TCP port for one daemon, which no other takes while that one is away: bound, and not listened on (ip(7))."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
 def test_a_clock_in_2001() -> None:
     libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     if not libraries:
         pytest.skip("needs the package faketime")
     past = {"LD_PRELOAD": str(libraries[0]), "FAKETIME": "@2001-01-01 00:00:00", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    with running_daemon(environ=past) as daemon:
+    with _port_of_its_own() as port, running_daemon(environ={**past, "CARMEL_HTTPS_PORT": str(port)}) as daemon:
         created = daemon.create("secret", {"metadata": {"name": "s"}})
         assert created["metadata"]["creationTimestamp"].startswith("2001-01-01")
         daemon.create("volume", {"metadata": {"name": "d"}, "spec": {"size": "4Mi"}})
@@ -71,7 +81,7 @@ def test_a_clock_in_2001() -> None:
         (daemon.root / "config").write_text(config)
         # The clock is set right: certificate and token hold on both sides of it.
         daemon.stop()
-        daemon.environ.clear()
+        daemon.environ = {"CARMEL_HTTPS_PORT": str(port)}
         daemon.start()
         now = Carmel(daemon, daemon.root)
         now.environment |= {"KUBECONFIG": str(daemon.root / "config"), "CARMEL_RUN_DIR": "/nonexistent"}
