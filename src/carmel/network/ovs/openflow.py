@@ -21,8 +21,8 @@ from carmel.run import Command, Limits, Result, Runner
 
 _LIMITS = Limits(seconds=60, output_bytes=256 * 1024 * 1024)
 _METER = re.compile(r"meter=(\d+) kbps(.*?)\n.*?rate=(\d+)(?: burst_size=(\d+))?", re.DOTALL)
-_SERVED_BYTES = 65534
-"""Of each packet; a number also says that this is no controller, and gets packets all the same (ovs-ofctl(8))."""
+_WANTED_BYTES = 65534
+"""As much of each packet is wanted. Who is no controller gets none without saying so (ovs-ofctl(8), monitor)."""
 
 Meters = Mapping[int, tuple[int, int]]
 """By number: kilobits a second, and kilobits that may pass at once."""
@@ -76,7 +76,7 @@ class OpenFlow:
 
     async def packets(self, on_line: Callable[[str], None]) -> None:
         """What flows hand over, as ``ovs-ofctl monitor`` writes it, until Open vSwitch ends."""
-        words = ["monitor", self._bridge, str(_SERVED_BYTES), "-P", "nxt_packet_in2"]
+        words = ["monitor", self._bridge, str(_WANTED_BYTES), "-P", "nxt_packet_in2"]
         await self._runner.run(replace(self._command(words), stays=True), check=False, on_line=on_line)
 
     async def remove_meters(self, numbers: Sequence[int]) -> None:
