@@ -92,7 +92,7 @@ static void translated(plugin_id id, struct qemu_plugin_tb *tb)
 {
     size_t count = qemu_plugin_tb_n_insns(tb);
     struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, count - 1);
-    /* Never freed: QEMU does not say when it forgets a block. */
+    /* Never freed: a measurement ends before that matters. */
     struct block *block = malloc(sizeof *block);
     uint32_t opcode;
 

@@ -71,7 +71,7 @@ def _row(load: Load, soft: Sequence[Cost], off: Sequence[Cost], rest: Rest) -> t
 
 
 def _measure(here: World, load: Load, way: str, seconds: int, rest: Rest) -> Cost:
-    """Once more if nothing came through in some second, which is the emulation's."""
+    """Once more if nothing came through in some second, which was seen once, and not found out why."""
     for _ in range(_TRIES - 1):
         try:
             return _measured(here, load, way, seconds, rest)

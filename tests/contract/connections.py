@@ -148,6 +148,7 @@ class ConnectionsContract:
         rules = [deny, {"peers": [ONLY_A], "log": True}]
         await here.load(web=policy({"vmSelector": ON_B, "ingress": rules}))
         assert not await here.pings("c", "10.0.0.2")
+        assert not await _lines(here, "Deny", "10.0.0.3")
         rules[0] = {**deny, "log": True}
         await here.load(web=policy({"vmSelector": ON_B, "ingress": rules}))
         # Who tells may be there a moment after the rules.

@@ -54,6 +54,15 @@ class RuleRef(NamedTuple):
         return self.name or self.place
 
 
+LOGS_A_SECOND = 10
+"""Packets of one rule that are logged, at most; twice as many at once."""
+
+
+def log_prefix(action: Action, rule: RuleRef) -> str:
+    """What each line of a rule's log begins with."""
+    return f"carmel {action.value} {rule.policy} {rule.place}"
+
+
 @dataclass(frozen=True, slots=True)
 class PortBinding:
     """One NIC of a VM: whose it is, which addresses it has, and where it is plugged.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from carmel.network.firewall.compile import Chain
 from carmel.network.firewall.lookups import Lookup, Outcome, Shape
-from carmel.network.firewall.model import PolicyRef, RuleRef
+from carmel.network.firewall.model import LOGS_A_SECOND, PolicyRef, RuleRef, log_prefix
 from carmel.network.firewall.nft_keys import MACHINE
 from carmel.network.firewall.nft_rules import (
     DESTINATION,
@@ -41,7 +41,6 @@ _LONGEST_NAME = 80
 """With what is added it stays within a comment's 128 characters (NFT_USERDATA_RULE_COMMENT)."""
 _LOG_PREFIX = 120
 """Of the kernel's 127 (NF_LOG_PREFIXLEN)."""
-_LOGS_A_SECOND = 10
 _NEW = (1 << 3).to_bytes(4, MACHINE)
 """NF_CT_STATE_BIT(IP_CT_NEW), as a number of the machine's."""
 _ETHERTYPE = {4: (0x0800).to_bytes(2), 6: (0x86DD).to_bytes(2)}
@@ -113,10 +112,10 @@ def _log_chain(base: str, rule: RuleRef) -> str:
 
 def _logging(chain: Chain, outcome: Outcome) -> ChainState:
     """Of what is allowed, new connections; what a change of rules lets go on is not told again."""
-    words = f"carmel {outcome.action.value} {chain.policy} {outcome.rule.place}"[: _LOG_PREFIX - 2]
+    words = log_prefix(outcome.action, outcome.rule)[: _LOG_PREFIX - 2]
     new = Is(Part(Field.STATE, _NEW), bytes(4), negated=True)
     only = (new,) if outcome.action is Action.ALLOW else ()
-    limit = Limit(_LOGS_A_SECOND, 2 * _LOGS_A_SECOND)
+    limit = Limit(LOGS_A_SECOND, 2 * LOGS_A_SECOND)
     verdict = "drop" if outcome.action is Action.DENY else allow_chain(chain.direction)
     return ChainState((Rule((*only, limit, Log(f"{words}: "))), Rule((Verdict(verdict),))))
 

@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from carmel.errors import CarmelError
-from carmel.network.firewall.model import RuleRef
+from carmel.network.firewall.model import LOGS_A_SECOND, RuleRef, log_prefix
 from carmel.network.ovs.rules import DENIED
 from carmel.network.ovs.tables import ANSWER, DECISION
 from carmel.resources.firewallpolicy import Action
 
-LOGS_A_SECOND, LOGS_AT_ONCE = 10, 20
-"""Of one rule, as with nftables."""
 MOST_A_SECOND = 200
 """Of all rules, by a meter."""
+_AT_ONCE = 2.0 * LOGS_A_SECOND
 _AGAIN_SECONDS = 1.0
 """ovs-vswitchd is started anew, or nobody made the bridge yet."""
 _HEAD = re.compile(r"NXT_PACKET_IN2 .*?cookie=0x([0-9a-f]+) .*?\(via action\)")
@@ -71,13 +70,13 @@ _HALVES = (("reg0", "reg1"), ("reg2", "reg3"))
 
 @dataclass
 class Pace:
-    """``LOGS_A_SECOND`` of a rule, after ``LOGS_AT_ONCE``."""
+    """``LOGS_A_SECOND`` of a rule, and twice as many at once."""
 
     _left: dict[RuleRef, tuple[float, float]] = field(default_factory=dict)
 
     def allows(self, rule: RuleRef, now: float) -> bool:
-        left, before = self._left.get(rule, (float(LOGS_AT_ONCE), now))
-        left = min(LOGS_AT_ONCE, left + (now - before) * LOGS_A_SECOND)
+        left, before = self._left.get(rule, (_AT_ONCE, now))
+        left = min(_AT_ONCE, left + (now - before) * LOGS_A_SECOND)
         allowed = left >= 1
         self._left[rule] = (left - 1 if allowed else left), now
         return allowed
@@ -91,8 +90,7 @@ def sentence(decided: Decided, rule: RuleRef, ports: Mapping[int, str]) -> str:
     """As the kernel's log has it for a Linux bridge, but for the packet, which is in Open vSwitch's words."""
     here, there = ports.get(decided.source, ""), ports.get(decided.target, "")
     answer = " answer to" if decided.answer else ""
-    prefix = f"carmel {decided.action.value} {rule.policy} {rule.place}"
-    return f"{prefix}: IN={here} OUT={there}{answer} {decided.packet}"
+    return f"{log_prefix(decided.action, rule)}: IN={here} OUT={there}{answer} {decided.packet}"
 
 
 class Packets(Protocol):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from carmel.errors import Unavailable
 from carmel.network.firewall import PolicyRef, RuleRef
-from carmel.network.ovs.packetlog import LOGS_A_SECOND, LOGS_AT_ONCE, Decided, Pace, PacketLog, Reader, sentence
+from carmel.network.firewall.model import LOGS_A_SECOND
+from carmel.network.ovs.packetlog import Decided, Pace, PacketLog, Reader, sentence
 from carmel.resources.firewallpolicy import Action, Direction
 
 _RULE = RuleRef(PolicyRef("default", "web"), Direction.INGRESS, 2, None)
@@ -54,10 +55,10 @@ def test_a_line_names_policy_rule_and_ports() -> None:
 def test_a_rule_tells_so_many_and_no_more() -> None:
     pace = Pace()
     other = _RULE._replace(position=3)
-    assert sum(pace.allows(_RULE, 7.0) for _ in range(100)) == LOGS_AT_ONCE
+    assert sum(pace.allows(_RULE, 7.0) for _ in range(100)) == 2 * LOGS_A_SECOND
     assert pace.allows(other, 7.0)
     assert sum(pace.allows(_RULE, 8.0) for _ in range(100)) == LOGS_A_SECOND
-    assert sum(pace.allows(_RULE, 1000.0) for _ in range(100)) == LOGS_AT_ONCE
+    assert sum(pace.allows(_RULE, 1000.0) for _ in range(100)) == 2 * LOGS_A_SECOND
     pace.keep({other})
     assert pace.allows(_RULE, 1000.0)
 
